@@ -1,0 +1,402 @@
+//! The own stream: what was committed here, what of it was sent, what of it has come back.
+
+use crate::{Batch, BootId, Change, Csn, ServerId};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// The bounds of an [`Outbox`].
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxLimits {
+    /// Changes in one batch.
+    pub batch_changes_max: usize,
+    /// Bytes of content in one batch; a single change may be larger.
+    pub batch_bytes_max: usize,
+    /// Batches that were sent and whose echo has not come.
+    pub window_batches_max: usize,
+    /// Least time between two batches that are not full: with nothing sent for so long a change goes at once,
+    /// under load changes wait for company.
+    pub gather_delay: Duration,
+    /// An echo that takes longer than this is lost, and everything after it is sent again.
+    pub echo_timeout: Duration,
+    /// Bytes of content that are kept for peers that missed them, and for the time without a line.
+    pub log_bytes_max: usize,
+}
+
+impl Default for OutboxLimits {
+    fn default() -> OutboxLimits {
+        OutboxLimits {
+            batch_changes_max: 50,
+            batch_bytes_max: 64 * 1024,
+            window_batches_max: 16,
+            gather_delay: Duration::from_millis(5),
+            echo_timeout: Duration::from_secs(20),
+            log_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// The log of one boot's own changes, with a cursor for what was sent and one for what has come back.
+///
+/// The sequence numbers are dense: change `n` of the log has the number `first + n`. After a lost line the
+/// stream is taken up at what had come back last, so a receiver may see changes twice, never a hole that
+/// sending could have avoided.
+#[derive(Debug)]
+pub struct Outbox {
+    origin: ServerId,
+    boot: BootId,
+    limits: OutboxLimits,
+    /// The own changes up to here were made before the log begins.
+    start: Option<Csn>,
+    log: VecDeque<Change>,
+    log_bytes: usize,
+    /// Sequence number of the log's front.
+    first: u64,
+    /// Next to send.
+    unsent: u64,
+    in_flight: VecDeque<InFlight>,
+    online: bool,
+    last_sent: Option<Instant>,
+    /// Changes up to this number go in batches of one.
+    alone_until: u64,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    first: u64,
+    last: u64,
+    sent: Instant,
+}
+
+/// A peer asks for changes that the log does not hold any more, or never held.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log of this server's changes does not reach back that far")]
+pub struct OutOfReach;
+
+impl Outbox {
+    /// An empty log of a new boot. `start` is the own CSN up to which the database already was.
+    pub fn new(origin: ServerId, boot: BootId, start: Option<Csn>, limits: OutboxLimits) -> Outbox {
+        Outbox {
+            origin,
+            boot,
+            limits,
+            start,
+            log: VecDeque::new(),
+            log_bytes: 0,
+            first: 1,
+            unsent: 1,
+            in_flight: VecDeque::new(),
+            online: false,
+            last_sent: None,
+            alone_until: 0,
+        }
+    }
+
+    /// Takes the next change in commit order. Returns how many changes fell out of the log unsent because
+    /// it is full: receivers will see a hole there.
+    pub fn push(&mut self, change: Change) -> u64 {
+        self.log_bytes += change.size();
+        self.log.push_back(change);
+        let mut lost = 0;
+        while self.log_bytes > self.limits.log_bytes_max && self.log.len() > 1 {
+            let Some(oldest) = self.log.pop_front() else { break };
+            self.log_bytes -= oldest.size();
+            self.start = Some(oldest.csn);
+            if self.first >= self.unsent {
+                self.unsent = self.first + 1;
+                lost += 1;
+            }
+            self.first += 1;
+        }
+        lost
+    }
+
+    /// The sequence number of the last change; 0 before the first.
+    pub fn last(&self) -> u64 {
+        self.first + self.log.len() as u64 - 1
+    }
+
+    /// The last sequence number that was sent, and the own CSN up to which that brings a receiver.
+    pub fn sent(&self) -> (u64, Option<Csn>) {
+        self.position_before(self.unsent)
+    }
+
+    /// As [`sent`](Self::sent), but what has come back.
+    pub fn confirmed(&self) -> (u64, Option<Csn>) {
+        let next = self.in_flight.front().map_or(self.unsent, |oldest| oldest.first);
+        self.position_before(next.max(self.first))
+    }
+
+    fn position_before(&self, next: u64) -> (u64, Option<Csn>) {
+        let last = (next - self.first).checked_sub(1).and_then(|index| self.log.get(index as usize));
+        (next - 1, last.map(|change| change.csn).or(self.start))
+    }
+
+    /// The batch that was polled last cannot be sent as it is: its changes come one by one.
+    pub fn handle_unsendable(&mut self, batch: &Batch) {
+        if self.in_flight.back().is_some_and(|sent| sent.first == batch.first) {
+            self.in_flight.pop_back();
+        }
+        self.unsent = batch.first;
+        self.last_sent = None;
+        self.alone_until = batch.last();
+    }
+
+    /// A new stream that begins behind `change`, which was polled last and cannot be sent at all. Its receivers see
+    /// from the card that they lack something that they cannot get.
+    pub fn begin_behind(&mut self, change: &Batch) {
+        let count = (change.last() + 1 - self.first) as usize;
+        let dropped: Vec<Change> = self.log.drain(..count.min(self.log.len())).collect();
+        self.log_bytes -= dropped.iter().map(Change::size).sum::<usize>();
+        self.start = dropped.last().map(|change| change.csn).or(self.start);
+        self.boot = self.boot.next();
+        (self.first, self.unsent, self.alone_until) = (1, 1, 0);
+        self.in_flight.clear();
+        self.last_sent = None;
+    }
+
+    /// The stream's boot id.
+    pub fn boot(&self) -> BootId {
+        self.boot
+    }
+
+    /// Whether everything was sent and has come back.
+    pub fn is_settled(&self) -> bool {
+        self.in_flight.is_empty() && self.unsent > self.last()
+    }
+
+    /// The line is up: sending may begin.
+    pub fn handle_online(&mut self) {
+        self.online = true;
+        self.rewind();
+    }
+
+    /// The line is down: what has not come back is sent again later.
+    pub fn handle_offline(&mut self) {
+        self.online = false;
+        self.rewind();
+    }
+
+    /// What is in flight is lost, although the line is up.
+    pub fn handle_loss(&mut self) {
+        self.rewind();
+    }
+
+    fn rewind(&mut self) {
+        if let Some(oldest) = self.in_flight.front() {
+            self.unsent = oldest.first.max(self.first);
+        }
+        self.in_flight.clear();
+        self.last_sent = None;
+    }
+
+    /// The batch that ends with `last` has come back from the room, so everybody in it has it.
+    pub fn handle_echo(&mut self, last: u64) {
+        while self.in_flight.front().is_some_and(|batch| batch.last <= last) {
+            self.in_flight.pop_front();
+        }
+    }
+
+    /// The next batch to send, if it is time for one.
+    pub fn poll_batch(&mut self, now: Instant) -> Option<Batch> {
+        if self.in_flight.front().is_some_and(|oldest| now >= oldest.sent + self.limits.echo_timeout) {
+            self.rewind();
+        }
+        let unsent = self.log.len().saturating_sub((self.unsent - self.first) as usize);
+        if !self.online || unsent == 0 || self.in_flight.len() >= self.limits.window_batches_max {
+            return None;
+        }
+        let gathering = self.last_sent.is_some_and(|sent| now < sent + self.limits.gather_delay);
+        if gathering && unsent < self.limits.batch_changes_max {
+            return None;
+        }
+        let batch = self.read(self.unsent, self.limits.batch_bytes_max)?;
+        self.unsent = batch.last() + 1;
+        self.last_sent = Some(now);
+        self.in_flight.push_back(InFlight { first: batch.first, last: batch.last(), sent: now });
+        Some(batch)
+    }
+
+    /// When [`poll_batch`](Self::poll_batch) has to be asked again although nothing happens.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.online {
+            return None;
+        }
+        let echo = self.in_flight.front().map(|oldest| oldest.sent + self.limits.echo_timeout);
+        let room = self.in_flight.len() < self.limits.window_batches_max && self.unsent <= self.last();
+        let gathered = self.last_sent.filter(|_| room).map(|sent| sent + self.limits.gather_delay);
+        match (echo, gathered) {
+            (Some(echo), Some(gathered)) => Some(echo.min(gathered)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn read(&self, from: u64, bytes_max: usize) -> Option<Batch> {
+        let skip = usize::try_from(from.checked_sub(self.first)?).ok()?;
+        let mut bytes = 0;
+        let fits = |change: &&Change| {
+            let first = bytes == 0;
+            bytes += change.size();
+            first || bytes <= bytes_max
+        };
+        let count = if from <= self.alone_until { 1 } else { self.limits.batch_changes_max };
+        let changes: Vec<Change> = self.log.iter().skip(skip).take(count).take_while(fits).cloned().collect();
+        (!changes.is_empty()).then_some(Batch { origin: self.origin, boot: self.boot, first: from, changes })
+    }
+
+    /// A page for a peer that has everything up to `after` (of this boot), or up to the own CSN `csn`.
+    /// `None`: there is nothing later.
+    ///
+    /// # Errors
+    /// [`OutOfReach`] when changes between there and the log's first are not in the log.
+    pub fn page(
+        &self,
+        after: Option<(BootId, u64)>,
+        csn: Option<Csn>,
+        bytes_max: usize,
+    ) -> Result<Option<Batch>, OutOfReach> {
+        let from = match after {
+            Some((boot, seq)) if boot == self.boot && seq.saturating_add(1) >= self.first => {
+                seq.saturating_add(1)
+            }
+            _ if csn >= self.start => {
+                self.first + self.log.partition_point(|change| Some(change.csn) <= csn) as u64
+            }
+            _ => return Err(OutOfReach),
+        };
+        Ok(self.read(from, bytes_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{csn, delete, server};
+
+    fn outbox(limits: OutboxLimits) -> Outbox {
+        let mut outbox = Outbox::new(server(1), BootId::new(7), Some(csn(0, 1)), limits);
+        outbox.handle_online();
+        outbox
+    }
+
+    fn range(batch: Option<Batch>) -> Option<(u64, u64)> {
+        batch.map(|batch| (batch.first, batch.last()))
+    }
+
+    #[test]
+    fn the_first_change_goes_at_once_and_the_next_ones_gather() {
+        let (now, mut outbox) = (Instant::now(), outbox(OutboxLimits::default()));
+        outbox.push(delete(csn(1, 1)));
+        assert_eq!(range(outbox.poll_batch(now)), Some((1, 1)));
+        outbox.push(delete(csn(2, 1)));
+        outbox.push(delete(csn(3, 1)));
+        assert_eq!(range(outbox.poll_batch(now)), None);
+        let later = outbox.poll_timeout().unwrap();
+        assert_eq!(later, now + OutboxLimits::default().gather_delay);
+        assert_eq!(range(outbox.poll_batch(later)), Some((2, 3)));
+    }
+
+    #[test]
+    fn a_full_batch_waits_for_nothing() {
+        let limits = OutboxLimits { batch_changes_max: 2, ..OutboxLimits::default() };
+        let (now, mut outbox) = (Instant::now(), outbox(limits));
+        outbox.push(delete(csn(1, 1)));
+        outbox.poll_batch(now);
+        outbox.push(delete(csn(2, 1)));
+        assert_eq!(range(outbox.poll_batch(now)), None);
+        outbox.push(delete(csn(3, 1)));
+        assert_eq!(range(outbox.poll_batch(now)), Some((2, 3)));
+    }
+
+    #[test]
+    fn what_has_not_come_back_is_sent_again_after_a_lost_line() {
+        let (now, mut outbox) = (Instant::now(), outbox(OutboxLimits::default()));
+        for second in 1..=3 {
+            outbox.push(delete(csn(second, 1)));
+            outbox.poll_batch(now + Duration::from_secs(second));
+        }
+        outbox.handle_echo(1);
+        outbox.handle_offline();
+        assert_eq!(range(outbox.poll_batch(now)), None);
+        outbox.handle_online();
+        assert_eq!(range(outbox.poll_batch(now)), Some((2, 3)));
+    }
+
+    #[test]
+    fn a_lost_echo_is_a_lost_batch() {
+        let (now, mut outbox) = (Instant::now(), outbox(OutboxLimits::default()));
+        outbox.push(delete(csn(1, 1)));
+        outbox.poll_batch(now);
+        let timeout = outbox.poll_timeout().unwrap();
+        assert_eq!(range(outbox.poll_batch(timeout)), Some((1, 1)));
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_in_flight() {
+        let limits = OutboxLimits { batch_changes_max: 1, window_batches_max: 2, ..OutboxLimits::default() };
+        let (now, mut outbox) = (Instant::now(), outbox(limits));
+        (1..=5).for_each(|second| {
+            outbox.push(delete(csn(second, 1)));
+        });
+        assert_eq!(range(outbox.poll_batch(now)), Some((1, 1)));
+        assert_eq!(range(outbox.poll_batch(now)), Some((2, 2)));
+        assert_eq!(range(outbox.poll_batch(now)), None);
+        outbox.handle_echo(2);
+        assert_eq!(range(outbox.poll_batch(now)), Some((3, 3)));
+    }
+
+    #[test]
+    fn a_full_log_forgets_the_oldest_and_says_what_was_never_sent() {
+        let limits = OutboxLimits { log_bytes_max: 3 * delete(csn(1, 1)).size(), ..OutboxLimits::default() };
+        let (now, mut outbox) = (Instant::now(), outbox(limits));
+        outbox.handle_offline();
+        let lost: u64 = (1..=5).map(|second| outbox.push(delete(csn(second, 1)))).sum();
+        assert_eq!((lost, outbox.last()), (2, 5));
+        outbox.handle_online();
+        assert_eq!(range(outbox.poll_batch(now)), Some((3, 5)));
+        assert_eq!(outbox.page(None, Some(csn(1, 1)), 1000), Err(OutOfReach));
+        assert_eq!(range(outbox.page(None, Some(csn(2, 1)), 10_000).unwrap()), Some((3, 5)));
+    }
+
+    #[test]
+    fn a_page_begins_after_what_the_peer_has() {
+        let mut outbox = outbox(OutboxLimits::default());
+        (1..=4).for_each(|second| {
+            outbox.push(delete(csn(second, 1)));
+        });
+        let boot = BootId::new(7);
+        assert_eq!(range(outbox.page(Some((boot, 2)), None, 10_000).unwrap()), Some((3, 4)));
+        assert_eq!(range(outbox.page(None, Some(csn(0, 1)), 10_000).unwrap()), Some((1, 4)));
+        assert_eq!(range(outbox.page(None, Some(csn(4, 1)), 10_000).unwrap()), None);
+        assert_eq!(outbox.page(None, None, 10_000), Err(OutOfReach));
+        assert_eq!(outbox.page(Some((BootId::new(8), 2)), None, 10_000), Err(OutOfReach));
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_sent_is_found_and_a_new_stream_begins_behind_it() {
+        let (now, mut outbox) = (Instant::now(), outbox(OutboxLimits::default()));
+        (1..=3).for_each(|second| {
+            outbox.push(delete(csn(second, 1)));
+        });
+        let batch = outbox.poll_batch(now).unwrap();
+        outbox.handle_unsendable(&batch);
+        assert_eq!(range(outbox.poll_batch(now)), Some((1, 1)));
+        let later = now + OutboxLimits::default().gather_delay;
+        let bad = outbox.poll_batch(later).unwrap();
+        assert_eq!(range(Some(bad.clone())), Some((2, 2)));
+        outbox.begin_behind(&bad);
+        let rest = outbox.poll_batch(later).unwrap();
+        assert_eq!((rest.boot, rest.first, rest.changes[0].csn), (BootId::new(8), 1, csn(3, 1)));
+        assert_eq!(outbox.page(None, Some(csn(1, 1)), 1000), Err(OutOfReach));
+    }
+
+    #[test]
+    fn confirmed_is_what_has_come_back() {
+        let (now, mut outbox) = (Instant::now(), outbox(OutboxLimits::default()));
+        assert_eq!(outbox.confirmed(), (0, Some(csn(0, 1))));
+        outbox.push(delete(csn(1, 1)));
+        outbox.poll_batch(now);
+        assert_eq!((outbox.sent(), outbox.confirmed()), ((1, Some(csn(1, 1))), (0, Some(csn(0, 1)))));
+        outbox.handle_echo(1);
+        assert_eq!(outbox.confirmed(), (1, Some(csn(1, 1))));
+    }
+}
