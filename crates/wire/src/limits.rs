@@ -1,0 +1,63 @@
+//! Every limit of the wire in one place. What exceeds one is refused, on both sides.
+
+/// A stanza on the wire, in bytes. Debian's ejabberd takes 262,144, prosody 256 KiB; a stanza over
+/// the server's limit ends the stream and loses what was queued behind it.
+pub const STANZA_BYTES_MAX: usize = 128 * 1024;
+
+/// What `<message>` with its addresses, hints and a human `<body>` may cost around a payload, in bytes.
+pub const STANZA_WRAPPING_BYTES: usize = 1024;
+
+/// A payload as it stands in a stanza, in bytes, with every character escaped that any server on
+/// the way might escape.
+pub const PAYLOAD_BYTES_MAX: usize = STANZA_BYTES_MAX - STANZA_WRAPPING_BYTES;
+
+/// A document given to [`decode_bytes`](crate::decode_bytes), in bytes: the largest stanza that a
+/// server lets through.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// The XML of one batch put together from parts, in bytes. Larger changes travel by reference.
+pub const ASSEMBLED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What all unfinished assemblies of a receiver may hold together, in bytes.
+pub const ASSEMBLING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Origins whose parts are put together at one time.
+pub const ASSEMBLIES_MAX: usize = 16;
+
+/// Parts of one batch: [`ASSEMBLED_BYTES_MAX`] with every character escaped to six bytes.
+pub const PARTS_MAX: usize = 1024;
+
+/// What `<part …></part>` costs around its text, in bytes.
+pub const PART_WRAPPING_BYTES: usize = 256;
+
+/// Changes of a batch that a receiver takes; senders flush at 50.
+pub const CHANGES_PER_BATCH_MAX: usize = 1_000;
+
+/// Attributes of an added entry, or modifications of one modify. More than any request of slapd's default size has.
+pub const ATTRIBUTES_PER_CHANGE_MAX: usize = 400_000;
+
+/// Values of one attribute: a large group has a member each. More than any request of slapd's default size has.
+pub const VALUES_PER_ATTRIBUTE_MAX: usize = 1_500_000;
+
+/// An attribute description with its options, in bytes.
+pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 512;
+
+/// A DN, RDN or suffix, in bytes.
+pub const DN_BYTES_MAX: usize = 8 * 1024;
+
+/// The name of a pubsub node, in bytes. XML parsers on the way end the stream over an attribute
+/// value of more than 8,192.
+pub const NODE_BYTES_MAX: usize = 1024;
+
+/// The name and version of the software in a card, in bytes.
+pub const SOFTWARE_BYTES_MAX: usize = 64;
+
+/// CSNs of a vector: one for each serverID that there can be.
+pub const VECTOR_CSNS_MAX: usize = 4_095;
+
+/// Batches of one page.
+pub const BATCHES_PER_PAGE_MAX: usize = 256;
+
+/// Elements within elements. A page nests five deep; a parser that builds trees recurses as deep
+/// as a stanza nests, and a stack that overflows takes slapd down with it.
+pub const NESTING_MAX: usize = 8;

@@ -1,0 +1,185 @@
+//! Payloads made at random, and the way over the wire.
+#![allow(dead_code, clippy::unwrap_used)] // Each test file uses a part of it; a helper may fail a test.
+
+use ldap3_proto::proto::{
+    LdapAddRequest, LdapModify, LdapModifyDNRequest, LdapModifyRequest, LdapModifyType, LdapPartialAttribute,
+};
+use minidom::Element;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use xmppsync_replica::{Batch, BootId, Change, Csn, EntryUuid, Operation, ServerId, Vector};
+use xmppsync_wire::{Card, Live, Notice, NoticeKind, Page, Part, Payload, Phase, Pull};
+
+pub(crate) fn server(id: u16) -> ServerId {
+    ServerId::new(u32::from(id)).unwrap()
+}
+
+pub(crate) fn csn(count: u32, sid: u16) -> Csn {
+    format!("20261122235959.123456Z#{count:06x}#{sid:03x}#000000").parse().unwrap()
+}
+
+pub(crate) fn uuid() -> EntryUuid {
+    "0f2b1c3d-4e5f-1a6b-8c7d-9e0f1a2b3c4d".parse().unwrap()
+}
+
+pub(crate) fn attribute(name: &str, values: &[&[u8]]) -> LdapPartialAttribute {
+    LdapPartialAttribute { atype: name.into(), vals: values.iter().map(|value| value.to_vec()).collect() }
+}
+
+pub(crate) fn replace(name: &str, values: &[&[u8]]) -> LdapModify {
+    LdapModify { operation: LdapModifyType::Replace, modification: attribute(name, values) }
+}
+
+/// A batch of server 1 with one operation.
+pub(crate) fn batch_of(operation: Operation) -> Batch {
+    let changes = vec![Change { csn: csn(0, 1), uuid: uuid(), operation }];
+    Batch { origin: server(1), boot: BootId::new(255), first: 10, changes }
+}
+
+pub(crate) fn modify(changes: Vec<LdapModify>) -> Operation {
+    Operation::Modify(LdapModifyRequest { dn: "uid=ada,ou=people,dc=example,dc=org".into(), changes })
+}
+
+/// Serialised as the stack does it.
+pub(crate) fn bytes_of(element: &Element) -> Vec<u8> {
+    xso::to_vec(element).unwrap()
+}
+
+/// Values that hurt, and values of all kinds.
+pub(crate) fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        Just(Vec::new()),
+        Just(b"]]>".to_vec()),
+        Just(b"\r\n".to_vec()),
+        Just(" ".into()),
+        Just("\u{85}\u{2028}\u{feff}\u{fffe}".into()),
+        Just(b"\xed\xa0\x80".to_vec()),
+        vec(any::<u8>(), 0..64),
+        "[ -~]{0,40}".prop_map(String::into_bytes),
+        any::<String>().prop_map(String::into_bytes),
+        ".{0,40}".prop_map(String::into_bytes),
+    ]
+}
+
+pub(crate) fn name() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9][A-Za-z0-9._-]{0,20}(;[a-z][a-z0-9=-]{0,10}){0,2}"
+}
+
+pub(crate) fn dn() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(String::new()),
+        "uid=[a-z]{1,8},ou=(people|\\u{e4}\\u{f6}),dc=example,dc=org".prop_map(|dn| dn),
+        any::<String>(),
+        "cn=a\t\r\n b,dc= ".prop_map(|dn| dn),
+    ]
+}
+
+pub(crate) fn attributes() -> impl Strategy<Value = Vec<LdapPartialAttribute>> {
+    vec((name(), vec(value(), 0..4)).prop_map(|(atype, vals)| LdapPartialAttribute { atype, vals }), 0..5)
+}
+
+pub(crate) fn mods() -> impl Strategy<Value = Vec<LdapModify>> {
+    let operation = prop_oneof![
+        Just(LdapModifyType::Add),
+        Just(LdapModifyType::Delete),
+        Just(LdapModifyType::Replace),
+        Just(LdapModifyType::Increment)
+    ];
+    let modification =
+        (name(), vec(value(), 0..4)).prop_map(|(atype, vals)| LdapPartialAttribute { atype, vals });
+    vec(
+        (operation, modification)
+            .prop_map(|(operation, modification)| LdapModify { operation, modification }),
+        0..5,
+    )
+}
+
+pub(crate) fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        (dn(), attributes()).prop_map(|(dn, attributes)| Operation::Add(LdapAddRequest { dn, attributes })),
+        (dn(), mods()).prop_map(|(dn, changes)| Operation::Modify(LdapModifyRequest { dn, changes })),
+        (dn(), dn(), any::<bool>(), proptest::option::of(dn()), mods()).prop_map(
+            |(dn, newrdn, deleteoldrdn, new_superior, operational)| Operation::ModifyDn {
+                request: LdapModifyDNRequest { dn, newrdn, deleteoldrdn, new_superior },
+                operational
+            }
+        ),
+        dn().prop_map(|dn| Operation::Delete { dn }),
+    ]
+}
+
+pub(crate) fn entry_uuid() -> impl Strategy<Value = EntryUuid> {
+    "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}".prop_map(|text| text.parse().unwrap())
+}
+
+pub(crate) fn batch() -> impl Strategy<Value = Batch> {
+    let changes = vec((entry_uuid(), operation()), 1..6);
+    (1_u16..=4095, any::<u64>(), 1..=u64::MAX - 6, changes).prop_map(|(sid, boot, first, changes)| {
+        let changes = changes.into_iter().zip(0..);
+        let changes =
+            changes.map(|((uuid, operation), count)| Change { csn: csn(count, sid), uuid, operation });
+        Batch { origin: server(sid), boot: BootId::new(boot), first, changes: changes.collect() }
+    })
+}
+
+pub(crate) fn vector() -> impl Strategy<Value = Vector> {
+    vec((0_u32..0xff_ffff, 1_u16..=4095), 0..8)
+        .prop_map(|csns| csns.into_iter().map(|(count, sid)| csn(count, sid)).collect())
+}
+
+pub(crate) fn card() -> impl Strategy<Value = Card> {
+    let phase =
+        prop_oneof![Just(Phase::Ready), Just(Phase::Refreshing), Just(Phase::Busy), Just(Phase::Stopping)];
+    let live = prop_oneof![Just(Live::Muc), Just(Live::Pubsub)];
+    let texts = ("[!-~]{0,60}", dn(), "xmppsync [0-9.]{1,8}[0-9]");
+    (1_u16..=4095, any::<u64>(), any::<u64>(), phase, live, texts, vector()).prop_map(
+        |(sid, boot, seq, phase, live, (node, suffix, software), vector)| Card {
+            sid: server(sid),
+            boot: BootId::new(boot),
+            seq,
+            phase,
+            live,
+            node,
+            suffix,
+            software,
+            vector,
+        },
+    )
+}
+
+pub(crate) fn part() -> impl Strategy<Value = Part> {
+    (1_u16..=4095, any::<u64>(), 1_u64..1 << 60, 0_u64..1000, 1_u32..=1024, "[!-~]{1,80}").prop_map(
+        |(sid, boot, first, span, of, text)| Part {
+            origin: server(sid),
+            boot: BootId::new(boot),
+            first,
+            last: first + span,
+            n: of - 1,
+            of,
+            bytes: 10_000,
+            text,
+        },
+    )
+}
+
+pub(crate) fn payload() -> impl Strategy<Value = Payload> {
+    let kind = prop_oneof![
+        Just(NoticeKind::Joined),
+        Just(NoticeKind::Left),
+        Just(NoticeKind::Problem),
+        Just(NoticeKind::Gap),
+        Just(NoticeKind::Healed)
+    ];
+    let after = proptest::option::of((any::<u64>().prop_map(BootId::new), any::<u64>()));
+    prop_oneof![
+        4 => batch().prop_map(Payload::Batch),
+        1 => part().prop_map(Payload::Part),
+        1 => card().prop_map(Payload::Card),
+        1 => (1_u16..=4095, vector(), after, any::<u32>()).prop_map(|(sid, vector, after, bytes_max)| {
+            Payload::Pull(Pull { origin: server(sid), vector, after, part: after.and(Some(sid.into())), bytes_max })
+        }),
+        1 => (vec(batch(), 0..3), any::<bool>())
+            .prop_map(|(batches, more)| Payload::Page(Page { batches, more })),
+        1 => (kind, 1_u16..=4095).prop_map(|(kind, sid)| Payload::Notice(Notice { kind, sid: server(sid) })),
+    ]
+}

@@ -1,0 +1,100 @@
+//! `docs/PROTOCOL.md` says what the code does: its examples decode, and its limits are the limits.
+#![allow(clippy::unwrap_used)] // Helpers may fail a test.
+
+mod common;
+
+use minidom::Element;
+use xmppsync_replica::Operation;
+use xmppsync_wire::{Assembler, Payload, limits};
+
+const DOCUMENT: &str = include_str!("../../../docs/PROTOCOL.md");
+
+/// The payloads in the document's XML examples, in their order.
+fn examples() -> Vec<Payload> {
+    let blocks = DOCUMENT.split("```xml\n").skip(1);
+    let documents = blocks.map(|block| block.split("\n```").next().unwrap());
+    documents
+        .flat_map(|document| {
+            let root: Element = document.parse().unwrap();
+            let inner: Vec<Element> =
+                if Payload::is_ours(&root) { vec![root] } else { root.children().cloned().collect() };
+            inner.into_iter().filter(Payload::is_ours)
+        })
+        .map(|element| Payload::decode(&element).unwrap())
+        .collect()
+}
+
+#[test]
+fn every_example_decodes_and_encodes_to_the_same() {
+    let examples = examples();
+    let names: Vec<&str> = examples
+        .iter()
+        .map(|payload| match payload {
+            Payload::Batch(_) => "batch",
+            Payload::Part(_) => "part",
+            Payload::Card(_) => "replica",
+            Payload::Pull(_) => "pull",
+            Payload::Page(_) => "page",
+            Payload::Notice(_) => "event",
+        })
+        .collect();
+    assert_eq!(names, ["batch", "part", "part", "replica", "pull", "page", "event"]);
+    for payload in examples {
+        assert_eq!(Payload::decode(&payload.to_element().unwrap()), Ok(payload));
+    }
+}
+
+#[test]
+fn the_example_of_a_batch_says_what_the_text_around_it_says() {
+    let Some(Payload::Batch(batch)) = examples().into_iter().next() else { panic!("the first example") };
+    assert_eq!((batch.first, batch.last()), (41, 44));
+    let names: Vec<&str> = batch.changes.iter().map(|change| change.operation.name()).collect();
+    assert_eq!(names, ["add", "modify", "modrdn", "delete"]);
+    let Operation::Add(request) = &batch.changes[0].operation else { panic!("an add") };
+    assert_eq!(request.attributes[4].vals, [b"Markt 1\n10115 Berlin".to_vec()]);
+    let Operation::Modify(request) = &batch.changes[1].operation else { panic!("a modify") };
+    assert!(request.changes[1].modification.vals.is_empty());
+    assert_eq!(request.changes[2].modification.vals, [b"Leiterin <Einkauf>".to_vec()]);
+}
+
+#[test]
+fn the_example_of_parts_is_a_batch() {
+    let mut assembler = Assembler::new();
+    let mut parts = examples().into_iter().filter_map(|payload| match payload {
+        Payload::Part(part) => Some(part),
+        _ => None,
+    });
+    assert_eq!(assembler.handle_part(parts.next().unwrap()), Ok(None));
+    let batch = assembler.handle_part(parts.next().unwrap()).unwrap().unwrap();
+    assert_eq!(batch.changes[0].operation.dn(), "uid=zmueller,ou=purchase,dc=example,dc=org");
+}
+
+#[test]
+fn the_limits_in_the_document_are_those_of_the_code() {
+    for (row, limit) in [
+        ("| a payload as sent | 130,048 bytes |", limits::PAYLOAD_BYTES_MAX == 130_048),
+        ("| a payload as received | 262,144 bytes |", limits::DOCUMENT_BYTES_MAX == 262_144),
+        ("| nested elements | 8 |", limits::NESTING_MAX == 8),
+        ("| changes in a batch | 1,000 ", limits::CHANGES_PER_BATCH_MAX == 1_000),
+        (
+            "| attributes or modifications of a change | 400,000 |",
+            limits::ATTRIBUTES_PER_CHANGE_MAX == 400_000,
+        ),
+        ("| values of an attribute | 1,500,000 |", limits::VALUES_PER_ATTRIBUTE_MAX == 1_500_000),
+        ("| attribute description | 1 to 512 bytes |", limits::ATTRIBUTE_NAME_BYTES_MAX == 512),
+        ("| DN, RDN, suffix | 8,192 bytes |", limits::DN_BYTES_MAX == 8_192),
+        ("| batches in a page | 256 |", limits::BATCHES_PER_PAGE_MAX == 256),
+        ("| CSNs in a vector | 4,095 |", limits::VECTOR_CSNS_MAX == 4_095),
+        ("| `node` | 1,024 bytes |", limits::NODE_BYTES_MAX == 1_024),
+        ("| `software` | 64 bytes |", limits::SOFTWARE_BYTES_MAX == 64),
+        ("| parts of a batch | 1,024 |", limits::PARTS_MAX == 1_024),
+        ("| text assembled from parts | 16 MiB; 64 MiB and 16 origins in all |", {
+            const MIB: usize = 1024 * 1024;
+            limits::ASSEMBLED_BYTES_MAX == 16 * MIB
+                && limits::ASSEMBLING_BYTES_MAX == 64 * MIB
+                && limits::ASSEMBLIES_MAX == 16
+        }),
+    ] {
+        assert!(DOCUMENT.contains(row) && limit, "{row}");
+    }
+}
