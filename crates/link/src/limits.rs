@@ -1,0 +1,110 @@
+//! Every limit of this crate, in one place, with the reason for its size.
+
+use std::time::Duration;
+
+/// Largest payload that is sent in one stanza, in bytes on the wire.
+/// A stanza over the limit of the server ends the stream; Debian's servers allow 256 kB.
+pub const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
+
+/// Deepest nesting of a payload; what is deeper is no payload of ours.
+pub const PAYLOAD_DEPTH_MAX: usize = 32;
+
+/// Commands that wait for the session task. A full queue is reported to the caller.
+pub const COMMANDS_MAX: usize = 1024;
+
+/// Commands that are taken in one turn before the socket is served again.
+pub(crate) const COMMANDS_PER_TURN: usize = 64;
+
+/// Stanzas that wait for the socket; above it no commands are taken.
+pub(crate) const OUTBOX_MAX: usize = 256;
+
+/// Stanzas that wait for the socket; above it requests of others stay unanswered.
+pub(crate) const OUTBOX_ANSWERS_MAX: usize = 2 * OUTBOX_MAX;
+
+/// Events that wait for a group. When it is full, events are dropped and counted.
+pub const EVENTS_MAX: usize = 4096;
+
+/// How often a group that has lost events is asked whether it has room again.
+pub(crate) const LOST_RETRY: Duration = Duration::from_millis(50);
+
+/// IQs of ours without an answer, of all groups together.
+pub const IQS_MAX: usize = 2048;
+
+/// Time for an answer to an IQ that the link sends for itself (rooms, nodes, services).
+pub(crate) const IQ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time for the answer to a publish.
+pub(crate) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for the connection to one address.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for one query to the name servers, and how often it is sent.
+pub(crate) const DNS_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const DNS_ATTEMPTS: usize = 2;
+
+/// Time for the way from the first byte to the bound resource.
+pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Silence after which the server is asked whether it is still there …
+pub(crate) const PING_AFTER: Duration = Duration::from_secs(25);
+/// … and the silence after that which ends the connection.
+pub(crate) const PING_ANSWER: Duration = Duration::from_secs(20);
+
+/// Back-off of connections.
+pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(250);
+pub(crate) const RECONNECT_MAX: Duration = Duration::from_secs(30);
+
+/// A connection that lived so long starts the back-off anew; one that is lost sooner (a server that accepts
+/// and then fails) does not.
+pub(crate) const RECONNECT_STABLE: Duration = Duration::from_secs(10);
+
+/// Back-off after somebody else logged in with the same full JID: two such clients end each other's
+/// connection after the other's wait, so that the waits alone decide how hot they do it.
+pub(crate) const CONFLICT_MIN: Duration = Duration::from_secs(10);
+pub(crate) const CONFLICT_MAX: Duration = Duration::from_secs(120);
+
+/// A connection that lived so long starts that back-off anew; longer than the longest wait of the other.
+pub(crate) const CONFLICT_STABLE: Duration = Duration::from_secs(300);
+
+/// Wait after the server refused the password: a wrong password does not get right by trying, and
+/// servers ban addresses that try.
+pub const WRONG_PASSWORD_WAIT: Duration = Duration::from_secs(300);
+
+/// Back-off of joins that were refused or not answered.
+pub(crate) const JOIN_MIN: Duration = Duration::from_millis(200);
+pub(crate) const JOIN_MAX: Duration = Duration::from_secs(45);
+
+/// Time for the own presence to come back from the room.
+pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A stay in the room that long starts the back-off of joins anew.
+pub(crate) const JOIN_STABLE: Duration = Duration::from_secs(60);
+
+/// Refused joins before a cause that usually passes (locked room, own ghost) is reported.
+pub(crate) const JOIN_QUIET_ATTEMPTS: u32 = 4;
+
+/// How often the room is asked whether we are still in it (XEP-0410).
+pub(crate) const SELF_PING_EVERY: Duration = Duration::from_secs(60);
+
+/// Occupants that are remembered per room. Their cards have to fit into the channel of events at once when
+/// the state is told anew after a loss.
+pub(crate) const OCCUPANTS_MAX: usize = 1_500;
+const _: () = assert!(OCCUPANTS_MAX + 64 < EVENTS_MAX / 2);
+
+/// Back-off of the set-up of the own pubsub node and of subscriptions.
+pub(crate) const NODE_MIN: Duration = Duration::from_secs(1);
+pub(crate) const NODE_MAX: Duration = Duration::from_secs(60);
+
+/// How often the subscribers of the own node are counted.
+pub(crate) const OUTSIDERS_EVERY: Duration = Duration::from_secs(60);
+
+/// Nodes of peers that one group subscribes to.
+pub(crate) const SUBSCRIPTIONS_MAX: usize = 4096;
+
+/// A stranger is reported once in that time, and so many strangers are told apart.
+pub(crate) const STRANGER_EVERY: Duration = Duration::from_secs(60);
+pub(crate) const STRANGERS_MAX: usize = 256;
+
+/// Time for leaving when all handles were dropped without a call of `close`.
+pub(crate) const DROP_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
