@@ -1,0 +1,253 @@
+//! The loop of one replica: everything that happens goes through here, one event at a time.
+
+use crate::host::Database;
+use crate::hub::Hub;
+use crate::incoming::Incoming;
+use crate::limits;
+use crate::outgoing::Outgoing;
+use crate::replica::ReplicaConfig;
+use crate::shared::{Shared, lock};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
+use tokio::sync::watch;
+use tracing::{debug, error, info, warn};
+use xmpp_parsers::stanza_error::DefinedCondition;
+use xmppsync_link::{Event, Group, Reply};
+use xmppsync_wire::{NoticeKind, Payload};
+
+/// What the host tells the driver.
+pub(crate) enum Command {
+    Start,
+    /// Answered when everything has ended.
+    Stop(std::sync::mpsc::Sender<()>),
+}
+
+/// Events that are taken in one turn before what follows from them is done.
+const EVENTS_PER_TURN: usize = 64;
+
+pub(crate) struct Driver {
+    config: ReplicaConfig,
+    shared: Arc<Shared>,
+    database: Arc<dyn Database>,
+    hub: Hub,
+    commands: UnboundedReceiver<Command>,
+}
+
+/// The driver from `Start` on.
+struct Running<'a> {
+    driver: &'a Driver,
+    group: Arc<Group>,
+    outgoing: Outgoing,
+    incoming: Incoming,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        config: ReplicaConfig,
+        shared: Arc<Shared>,
+        database: Arc<dyn Database>,
+        hub: Hub,
+        commands: UnboundedReceiver<Command>,
+    ) -> Driver {
+        Driver { config, shared, database, hub, commands }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut stop = match self.commands.recv().await {
+            Some(Command::Start) => self.replicate().await,
+            other => other,
+        };
+        lock(&self.shared.captured).close();
+        if stop.is_none() {
+            stop = self.commands.recv().await;
+        }
+        if let Some(Command::Stop(done)) = stop {
+            // The host may have stopped waiting.
+            let _ = done.send(());
+        }
+    }
+
+    /// Returns the command that ended it, if it was one.
+    async fn replicate(&mut self) -> Option<Command> {
+        let outgoing = Outgoing::new(&self.config, lock(&self.shared.vector).get(self.config.server_id));
+        let card = match outgoing.card(&self.shared, &self.config).to_element() {
+            Ok(card) => card,
+            Err(problem) => {
+                error!("the replica's card cannot be written: {problem}; nothing is replicated");
+                return None;
+            }
+        };
+        let session = self.hub.session(&self.config.session);
+        let (group, events) = match session.attach(self.config.group.clone(), card).await {
+            Ok(attached) => attached,
+            Err(problem) => {
+                error!("the room cannot be entered: {problem}; nothing is replicated");
+                self.hub.release(&self.config.session.jid).await;
+                return None;
+            }
+        };
+        info!("replicating as {}, joining {}", self.config.session.jid, self.config.group.room);
+        let (pulled, pages) = mpsc::channel(limits::PULLS_MAX);
+        let mut commands = std::mem::replace(&mut self.commands, mpsc::unbounded_channel().1);
+        let mut running = Running {
+            incoming: Incoming::new(&self.config, pulled),
+            driver: self,
+            group: Arc::new(group),
+            outgoing,
+        };
+        let stop = running.turn_by_turn(&mut commands, events, pages).await;
+        self.commands = commands;
+        self.hub.release(&self.config.session.jid).await;
+        stop
+    }
+}
+
+impl Drop for Driver {
+    /// Also when a bug ends it: nobody will ever take what is captured.
+    fn drop(&mut self) {
+        lock(&self.shared.captured).close();
+    }
+}
+
+impl Running<'_> {
+    async fn turn_by_turn(
+        &mut self,
+        commands: &mut UnboundedReceiver<Command>,
+        mut events: Receiver<Event>,
+        mut pages: Receiver<crate::incoming::Pulled>,
+    ) -> Option<Command> {
+        let driver = self.driver;
+        let mut ending = driver.hub.ending();
+        loop {
+            let timeout = self.work();
+            tokio::select! {
+                biased;
+                () = ended(&mut ending) => {
+                    self.flush(&mut events).await;
+                    return None;
+                }
+                command = commands.recv() => {
+                    self.flush(&mut events).await;
+                    return command;
+                }
+                event = events.recv() => {
+                    let Some(event) = event else {
+                        error!("the XMPP session has ended; replication stops until slapd is started again");
+                        return None;
+                    };
+                    self.handle_event(event);
+                    for _ in 0..EVENTS_PER_TURN {
+                        match events.try_recv() {
+                            Ok(event) => self.handle_event(event),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                Some(pulled) = pages.recv() => {
+                    self.incoming.handle_pulled(&self.group, pulled, &driver.shared, Instant::now());
+                }
+                () = driver.shared.wake.notified() => {}
+                () = sleep_until(timeout) => {}
+            }
+        }
+    }
+
+    /// Does everything that can be done now; returns when to look again although nothing happens.
+    fn work(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let driver = self.driver;
+        let collect = self.outgoing.collect(&driver.shared, &*driver.database, now);
+        let send = self.outgoing.send(&self.group, &driver.config, now);
+        let pull = self.incoming.act(&self.group, &driver.shared, &driver.config, now);
+        let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
+        let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);
+        [collect, send, pull, apply, card].into_iter().flatten().min()
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        let (config, shared) = (&self.driver.config, &self.driver.shared);
+        match event {
+            Event::Online => {
+                info!("in room {}", config.group.room);
+                self.outgoing.handle_online();
+                let body = format!("server {} joined", config.server_id);
+                self.outgoing.say(&self.group, config, NoticeKind::Joined, body);
+            }
+            Event::Offline { reason } => {
+                warn!("not in room {}: {reason}", config.group.room);
+                self.outgoing.handle_offline();
+                self.incoming.handle_offline();
+            }
+            Event::Card { jid, payload, .. } => {
+                let node = self.incoming.handle_card(jid, &payload, shared, config);
+                if let Some((peer, node)) = node
+                    && let Err(problem) = self.group.subscribe(peer, node)
+                {
+                    debug!("subscription is not asked for: {problem}");
+                }
+            }
+            Event::Gone { jid, .. } => self.incoming.handle_gone(&jid),
+            Event::Live { from, payload, .. } => self.incoming.handle_live(&from, &payload),
+            Event::Echo { id } => self.outgoing.handle_echo(&id),
+            Event::Refused { reason, .. } => self.outgoing.handle_refused(&reason, Instant::now()),
+            Event::Published { id, result } => self.outgoing.handle_published(&id, result, Instant::now()),
+            Event::Request { payload, reply, .. } => self.answer(&payload, reply),
+            Event::Lost { count } => {
+                warn!("{count} events of the room were lost because too many came at once; catching up");
+            }
+            Event::Problem(problem) => error!("{problem}"),
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, payload: &xmpp_parsers::minidom::Element, reply: Reply) {
+        let answered = match Payload::decode(payload) {
+            Ok(Payload::Pull(pull)) => match self.outgoing.page(&pull) {
+                Ok(page) => reply.ok(page),
+                Err((condition, text)) => reply.error(condition, &text),
+            },
+            Ok(_) => reply.error(DefinedCondition::FeatureNotImplemented, "only <pull/> can be asked for"),
+            Err(problem) => reply.error(DefinedCondition::BadRequest, &problem.to_string()),
+        };
+        if let Err(problem) = answered {
+            debug!("{problem}");
+        }
+    }
+
+    /// What was committed last still goes out, if the line is up.
+    async fn flush(&mut self, events: &mut Receiver<Event>) {
+        let deadline = Instant::now() + limits::FLUSH_TIMEOUT;
+        loop {
+            let timeout = self.work();
+            let now = Instant::now();
+            if now >= deadline || !self.outgoing.can_flush() {
+                break;
+            }
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.handle_event(event),
+                    None => return,
+                },
+                () = sleep_until(Some(timeout.unwrap_or(deadline).min(deadline))) => {}
+            }
+        }
+        let config = &self.driver.config;
+        let body = format!("server {} leaves", config.server_id);
+        self.outgoing.say(&self.group, config, NoticeKind::Left, body);
+    }
+}
+
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    let hub_is_gone = ending.wait_for(|ending| *ending).await.is_err();
+    if hub_is_gone {
+        std::future::pending().await
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

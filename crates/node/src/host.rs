@@ -1,0 +1,79 @@
+//! What a directory server provides to have its database replicated.
+
+use xmppsync_replica::{Change, Csn, Vector};
+
+/// A database, as the driver sees it from its own thread.
+pub trait Database: Send + Sync + 'static {
+    /// The local CSNs that were handed out and whose operations have not ended.
+    fn pending_csns(&self) -> Vec<Csn>;
+    /// Asks for one call of [`Replica::apply`](crate::Replica::apply) on a thread of the host. `false`: it does
+    /// not take the work now.
+    fn submit_apply(&self) -> bool;
+}
+
+/// A thread of the host, ready to write. Valid within one call of [`Replica::apply`](crate::Replica::apply).
+pub trait Transaction {
+    /// Opens a transaction. `Ok(false)`: the database has none, each change commits by itself.
+    ///
+    /// # Errors
+    /// When the database cannot open one now.
+    fn begin(&mut self) -> Result<bool, Failure>;
+    /// Makes one change.
+    fn apply(&mut self, change: &Change) -> Outcome;
+    /// Stores the vector with the data.
+    fn write_context_csn(&mut self, vector: &Vector) -> ContextCsnWrite;
+    /// Ends the transaction for good.
+    ///
+    /// # Errors
+    /// When nothing of it is durable.
+    fn commit(&mut self) -> Result<(), Failure>;
+    /// Ends the transaction as if it had never been.
+    fn abort(&mut self);
+    /// The host wants its thread back.
+    fn must_yield(&self) -> bool;
+}
+
+/// What became of one change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is made, or was made before.
+    Applied,
+    /// It cannot be made; the transaction can go on without it.
+    Refused(Failure),
+    /// It cannot be made, and the transaction has to be aborted.
+    Failed(Failure),
+    /// As `Failed`, but it may go well later.
+    Temporary(Failure),
+    /// As `Failed`, but it will go well without a transaction.
+    Alone(Failure),
+}
+
+/// What became of the vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContextCsnWrite {
+    /// It is part of the transaction.
+    Written,
+    /// There is no suffix entry yet that could hold it.
+    NoSuffixEntry,
+    /// The database refused it.
+    Failed,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text} ({result})")]
+pub struct Failure {
+    /// LDAP result code (RFC 4511).
+    pub result: i32,
+    /// The database's words.
+    pub text: String,
+}
+
+impl Failure {
+    /// noSuchObject: the entry or its parent is missing, and may come.
+    pub(crate) fn is_missing_entry(&self) -> bool {
+        const NO_SUCH_OBJECT: i32 = 32;
+        const REFERRAL: i32 = 10; // what back-mdb answers for a missing entry
+        matches!(self.result, NO_SUCH_OBJECT | REFERRAL)
+    }
+}

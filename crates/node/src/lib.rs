@@ -1,0 +1,31 @@
+//! The one loop that joins a database, the replication core and the XMPP network.
+//!
+//! ```text
+//! client's thread: captured() ─┐                          ┌─ apply() on the host's thread
+//!                              ▼                          ▲
+//!            Shared ── queue of captured ──► driver ──► queue to apply
+//!                                             │ ▲
+//!                                    outbox ──┘ └── inbox
+//!                                             ▼ │
+//!                                     link::Group (room, node, requests)
+//! ```
+//!
+//! Reading order: [`Database`] and [`Transaction`] (what a host provides), [`Replica`] (what it gets),
+//! `apply` (changes of others into the database), `driver` (the loop) with `outgoing` and `incoming`,
+//! [`Hub`] (the thread and the connections that all replicas of a process share).
+#![forbid(unsafe_code)]
+
+mod apply;
+mod driver;
+mod host;
+mod hub;
+mod incoming;
+pub mod limits;
+mod members;
+mod outgoing;
+mod replica;
+mod shared;
+
+pub use host::{ContextCsnWrite, Database, Failure, Outcome, Transaction};
+pub use hub::{Hub, HubError};
+pub use replica::{Replica, ReplicaConfig};

@@ -1,0 +1,51 @@
+//! Every limit of the node.
+
+use std::time::Duration;
+
+/// Bytes of captured changes that wait for the driver. Beyond it the replica gives up its stream and begins a
+/// new one; the peers have to catch up.
+pub const CAPTURED_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Bytes of changes that wait to be applied. Beyond it they are dropped and pulled later.
+pub const APPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Changes in one transaction of the database.
+pub const TRANSACTION_CHANGES_MAX: usize = 500;
+/// Bytes of changes in one transaction of the database.
+pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Changes whose entry or parent is not there (yet) that are kept to be tried again.
+pub const WAITING_CHANGES_MAX: usize = 1_000;
+/// Attempts after which it is found out whether the change or the database is at fault.
+pub const TEMPORARY_ATTEMPTS: u32 = 10;
+/// Pause after the first failure that may pass; it grows by as much with each.
+pub const TEMPORARY_PAUSE: Duration = Duration::from_secs(1);
+/// Longest such pause.
+pub const TEMPORARY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Pause after a bug ended the task that applies changes: it may happen again.
+pub const PANIC_PAUSE: Duration = Duration::from_secs(30);
+/// How long a captured change is held back before slapd's pending CSNs are read again.
+pub const COMMIT_ORDER_PAUSE: Duration = Duration::from_millis(1);
+/// How long one operation may hold back those after it before that is told.
+pub const BARRIER_PATIENCE: Duration = Duration::from_secs(10);
+/// Least time between two cards that differ in the vector only.
+pub const CARD_INTERVAL: Duration = Duration::from_secs(2);
+/// Pause when the queue to the XMPP session is full.
+pub const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// Pause when the room or the node refused a batch.
+pub const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Answers to pulls that wait for the driver.
+pub const PULLS_MAX: usize = 64;
+/// How long the answer to a pull may take.
+pub const PULL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of content in one page. Base64 and markup have to fit into a stanza with it.
+pub const PAGE_BYTES_MAX: u32 = 64 * 1024;
+/// Bytes of a batch on the wire that go into a page; a larger one goes in parts.
+pub const PAGE_PAYLOAD_BYTES_MAX: usize = 120 * 1024;
+/// How long a stopping replica waits for its last changes to come back from the room.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_millis(700);
+/// How long the host waits for a stopping replica.
+pub const STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long the last connections may take to close.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
+/// Stack of the thread of the XMPP connections. The XML library builds and drops trees by recursion, so a stanza
+/// of nothing but opening tags needs about 1 kB for each of the 65,000 that fit into the largest stanza of the
+/// usual servers; with too little stack it would end slapd. Only what is used is backed by memory.
+pub const STACK_BYTES: usize = 256 * 1024 * 1024;

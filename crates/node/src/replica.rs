@@ -1,0 +1,149 @@
+//! One replicated database, as its host holds it.
+
+use crate::apply::{self, Rest};
+use crate::driver::{Command, Driver};
+use crate::host::{ContextCsnWrite, Database, Transaction};
+use crate::hub::{Hub, HubError};
+use crate::limits;
+use crate::shared::{Shared, lock};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+use tracing::{Span, info_span, warn};
+use xmppsync_link::{GroupConfig, SessionConfig};
+use xmppsync_replica::{BootId, Change, ServerId, Vector};
+use xmppsync_wire::Live;
+
+/// What a replica is told by its host.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// The suffix as the admin wrote it, for the log.
+    pub suffix: String,
+    /// The suffix normalised: two databases with different ones do not replicate.
+    pub nsuffix: String,
+    /// slapd's serverID.
+    pub server_id: ServerId,
+    /// Random, new in every run.
+    pub boot: BootId,
+    /// The connection; replicas with the same JID share one.
+    pub session: SessionConfig,
+    /// The room and nodes.
+    pub group: GroupConfig,
+    /// What carries the live stream.
+    pub live: Live,
+}
+
+/// A handle on the driver of one database. All methods but [`apply`](Self::apply) and [`stop`](Self::stop)
+/// return at once; they may be called from any thread.
+pub struct Replica {
+    shared: Arc<Shared>,
+    /// Held by the one thread that applies.
+    applying: Mutex<()>,
+    commands: mpsc::UnboundedSender<Command>,
+    hub: Hub,
+    span: Span,
+}
+
+impl Replica {
+    /// Begins to collect local changes. Nothing is sent before [`start`](Self::start).
+    ///
+    /// # Errors
+    /// [`HubError`] when the thread for it cannot be made, or another database has the same room.
+    pub fn open(config: ReplicaConfig, database: Arc<dyn Database>) -> Result<Replica, HubError> {
+        let shared = Arc::new(Shared::default());
+        let span = info_span!("database", suffix = %config.suffix);
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let hub = Hub::enter(&config.group.room)?;
+        let driver = Driver::new(config, shared.clone(), database, hub.clone(), receiver);
+        hub.spawn(driver.run(), span.clone());
+        Ok(Replica { shared, applying: Mutex::default(), commands, hub, span })
+    }
+
+    /// The database is open and stands at `vector`: joins the others.
+    pub fn start(&self, vector: Vector) {
+        *lock(&self.shared.vector) = vector;
+        // The driver ends only after `stop`.
+        let _ = self.commands.send(Command::Start);
+    }
+
+    /// A change of a client was committed.
+    pub fn captured(&self, change: Change) {
+        lock(&self.shared.captured).push(change);
+        self.shared.wake.notify_one();
+    }
+
+    /// A part of an LDAP transaction went well; it is not committed yet.
+    pub fn captured_in_transaction(&self, transaction: usize, change: Change) {
+        lock(&self.shared.captured).push_part(transaction, change);
+    }
+
+    /// The LDAP transaction is committed, or nothing of it happened.
+    pub fn transaction_ended(&self, transaction: usize, committed: bool) {
+        lock(&self.shared.captured).end_transaction(transaction, committed);
+        self.shared.wake.notify_one();
+    }
+
+    /// How far this replica has come.
+    pub fn vector(&self) -> Vector {
+        lock(&self.shared.vector).clone()
+    }
+
+    /// Applies what waits, on a thread of the host, after it took [`Database::submit_apply`]'s request.
+    ///
+    /// A request that the host took for a replica of this database that was closed meanwhile may come on top of
+    /// this one's own; two threads at once would commit in the wrong order.
+    pub fn apply(&self, transaction: &mut dyn Transaction) {
+        let _entered = self.span.enter();
+        let _applying = lock(&self.applying);
+        let turn = Turn { shared: &self.shared };
+        loop {
+            let rest = apply::run(&self.shared, transaction);
+            let mut to_apply = lock(&self.shared.to_apply);
+            if rest == Rest::Empty && !to_apply.is_empty() {
+                continue; // it came between the last look and the lock
+            }
+            to_apply.running = false;
+            break;
+        }
+        std::mem::forget(turn);
+        // What is left is asked for again by the driver.
+        self.shared.wake.notify_one();
+    }
+
+    /// Sends what is left, leaves the room, and stores the vector. Takes at most [`limits::STOP_TIMEOUT`] and
+    /// [`limits::CLOSE_TIMEOUT`] together; so do all replicas of the process when it `ends`.
+    pub fn stop(self, transaction: Option<&mut dyn Transaction>, ends: bool) {
+        let _entered = self.span.enter();
+        if ends {
+            self.hub.end_all();
+        }
+        let (done, stopped) = std::sync::mpsc::channel();
+        let asked = self.commands.send(Command::Stop(done)).is_ok();
+        if asked && stopped.recv_timeout(limits::STOP_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            warn!("the XMPP connection did not end in time; it is dropped");
+        }
+        if let Some(transaction) = transaction {
+            let vector = self.vector();
+            if transaction.begin().is_ok() {
+                match transaction.write_context_csn(&vector) {
+                    ContextCsnWrite::Failed => transaction.abort(),
+                    _ => drop(transaction.commit()),
+                }
+            }
+        }
+        self.hub.leave();
+    }
+}
+
+/// One call of [`Replica::apply`]. Dropped by a panic only: what was being applied is lost with it, and has to be
+/// asked for again.
+struct Turn<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.to_apply).handle_panic();
+        self.shared.wake.notify_one();
+    }
+}

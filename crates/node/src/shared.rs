@@ -1,0 +1,189 @@
+//! What the host's threads and the driver share. Locks are held for a few moves of memory, never across IO.
+
+use crate::limits;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use xmppsync_replica::{Batch, Change, Csn, Vector};
+
+/// Key of an LDAP transaction: the host's address of its connection.
+pub(crate) type TransactionKey = usize;
+
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) captured: Mutex<Captured>,
+    pub(crate) to_apply: Mutex<ToApply>,
+    /// How far this replica has come; what contextCSN shows.
+    pub(crate) vector: Mutex<Vector>,
+    /// The driver has something to look at.
+    pub(crate) wake: Notify,
+}
+
+/// A panic under one of these locks was caught and logged; the data is whole after every statement.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Default)]
+pub(crate) struct Captured {
+    changes: Vec<Change>,
+    bytes: usize,
+    /// Parts of LDAP transactions that are not committed yet.
+    transactions: HashMap<TransactionKey, Vec<Change>>,
+    /// The latest change that was dropped because too many waited.
+    overflow: Option<Csn>,
+    /// Nobody takes changes any more.
+    closed: bool,
+}
+
+/// What the driver took over in one go.
+pub(crate) struct Taken {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) overflow: Option<Csn>,
+}
+
+impl Captured {
+    /// The driver has ended: what comes from now on is not kept.
+    pub(crate) fn close(&mut self) {
+        *self = Captured { closed: true, ..Captured::default() };
+    }
+
+    pub(crate) fn push(&mut self, change: Change) {
+        if self.closed {
+            return;
+        }
+        let size = change.size();
+        if self.bytes + size > limits::CAPTURED_BYTES_MAX {
+            self.overflow = self.overflow.max(Some(change.csn));
+            return;
+        }
+        self.bytes += size;
+        self.changes.push(change);
+    }
+
+    pub(crate) fn push_part(&mut self, transaction: TransactionKey, change: Change) {
+        if !self.closed {
+            self.transactions.entry(transaction).or_default().push(change);
+        }
+    }
+
+    pub(crate) fn end_transaction(&mut self, transaction: TransactionKey, committed: bool) {
+        let parts = self.transactions.remove(&transaction).unwrap_or_default();
+        if committed {
+            parts.into_iter().for_each(|part| self.push(part));
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Taken {
+        self.bytes = 0;
+        Taken { changes: std::mem::take(&mut self.changes), overflow: self.overflow.take() }
+    }
+
+    /// CSNs of parts whose transaction has not ended: slapd may have struck them off already.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = Csn> + '_ {
+        self.transactions.values().flatten().map(|part| part.csn)
+    }
+}
+
+/// One change of another server on its way into the database.
+pub(crate) struct Incoming {
+    pub(crate) change: Change,
+    /// Whether the vector may move to it.
+    pub(crate) contiguous: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct ToApply {
+    queue: VecDeque<Incoming>,
+    bytes: usize,
+    /// A call of `apply` was asked for and has not ended.
+    pub(crate) running: bool,
+    /// The database wants a pause before the next attempt.
+    pub(crate) pause: Option<Duration>,
+    /// What was in the queue is gone, see `handle_panic`.
+    lost: bool,
+    paused_until: Option<Instant>,
+    /// Attempts at the front of the queue that failed for a reason that may pass.
+    pub(crate) temporary_failures: u32,
+    pub(crate) waiting: VecDeque<Change>,
+    pub(crate) set_aside: u64,
+}
+
+impl ToApply {
+    /// `false`: the queue is full, nothing was taken.
+    pub(crate) fn push(&mut self, batch: Batch, contiguous: bool) -> bool {
+        let bytes: usize = batch.changes.iter().map(Change::size).sum();
+        if self.bytes > 0 && self.bytes + bytes > limits::APPLY_BYTES_MAX {
+            return false;
+        }
+        self.bytes += bytes;
+        self.queue.extend(batch.changes.into_iter().map(|change| Incoming { change, contiguous }));
+        true
+    }
+
+    /// The next changes for one transaction.
+    pub(crate) fn take(&mut self) -> Vec<Incoming> {
+        let mut bytes = 0;
+        let mut taken = Vec::new();
+        while let Some(next) = self.queue.front() {
+            let size = next.change.size();
+            let full = taken.len() >= limits::TRANSACTION_CHANGES_MAX
+                || (bytes > 0 && bytes + size > limits::TRANSACTION_BYTES_MAX);
+            if full {
+                break;
+            }
+            bytes += size;
+            taken.extend(self.queue.pop_front());
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        taken
+    }
+
+    pub(crate) fn put_back(&mut self, changes: Vec<Incoming>) {
+        self.bytes += changes.iter().map(|incoming| incoming.change.size()).sum::<usize>();
+        for incoming in changes.into_iter().rev() {
+            self.queue.push_front(incoming);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The task that applied changes failed in a way that nobody foresaw. What it held is lost, so nothing that
+    /// waits may be applied before it, and the vector tells from where to go on.
+    pub(crate) fn handle_panic(&mut self) {
+        *self = ToApply {
+            waiting: std::mem::take(&mut self.waiting),
+            set_aside: self.set_aside,
+            lost: true,
+            pause: Some(limits::PANIC_PAUSE),
+            ..ToApply::default()
+        };
+    }
+
+    /// Whether changes were lost since this was asked last.
+    pub(crate) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Whether another page can be taken.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes < limits::APPLY_BYTES_MAX / 2
+    }
+
+    /// Nothing waits and nothing is being applied: the vector is up to date.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && !self.running
+    }
+
+    /// The end of the pause that the database wants; the first call begins it.
+    pub(crate) fn pause_until(&mut self, now: Instant) -> Option<Instant> {
+        if let Some(pause) = self.pause.take() {
+            self.paused_until = Some(now + pause);
+        }
+        self.paused_until = self.paused_until.filter(|until| now < *until);
+        self.paused_until
+    }
+}
