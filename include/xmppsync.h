@@ -1,0 +1,183 @@
+/* The whole boundary between the shim (C, knows slapd) and the overlay (Rust, does not).
+ *
+ * xs_*  are functions of the shim that Rust calls.
+ * xsr_* are functions of Rust that the shim calls; none of them unwinds or blocks on IO.
+ *
+ * No slapd structure and no C macro appears here. Pointers are borrowed for the duration of the
+ * call unless the comment says otherwise. Nothing allocated on one side is freed on the other. */
+#ifndef XMPPSYNC_H
+#define XMPPSYNC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Length and pointer, as slapd's struct berval: not terminated, not necessarily UTF-8.
+ * A NULL pointer means absent, which is not the same as empty. */
+typedef struct xs_bytes {
+	unsigned long len;
+	char *ptr;
+} xs_bytes;
+
+/* ---- changes ------------------------------------------------------------------------------ */
+
+enum xs_operation { XS_ADD = 1, XS_MODIFY = 2, XS_MODRDN = 3, XS_DELETE = 4 };
+
+/* The values are those of RFC 4511 and RFC 4525. */
+enum xs_mod_op { XS_MOD_ADD = 0, XS_MOD_DELETE = 1, XS_MOD_REPLACE = 2, XS_MOD_INCREMENT = 3 };
+
+typedef struct xs_modification {
+	int32_t op;             /* enum xs_mod_op; XS_MOD_ADD in an XS_ADD */
+	xs_bytes attribute;     /* attribute description with its options */
+	const xs_bytes *values; /* values_len of them */
+	size_t values_len;
+} xs_modification;
+
+typedef struct xs_change {
+	int32_t operation;      /* enum xs_operation */
+	int32_t delete_old_rdn; /* XS_MODRDN */
+	xs_bytes csn;
+	xs_bytes uuid;          /* textual entryUUID */
+	xs_bytes dn;            /* before the operation */
+	xs_bytes new_rdn;       /* XS_MODRDN */
+	xs_bytes new_superior;  /* XS_MODRDN; NULL when the parent stays */
+	const xs_modification *mods;
+	size_t mods_len;
+} xs_change;
+
+/* ---- the shim, called by Rust ------------------------------------------------------------- */
+
+typedef struct xs_db xs_db; /* one configured database; counted, see xs_db_hold */
+typedef struct xs_op xs_op; /* an internal operation, valid inside the call that it is given to */
+
+enum xs_log_level { XS_LOG_ERROR = 0, XS_LOG_INFO = 1, XS_LOG_DEBUG = 2 };
+
+/* Any thread. `text` is terminated and has no line end. */
+void xs_log(int level, const char *text);
+
+/* Registers the overlay after comparing slapd with the headers of the build.
+ * 0, or -1 after having logged why not. Called once, by init_module. */
+int xs_register(void);
+
+/* Any thread. Another owner of `db`; each is matched by one xs_db_release. */
+void xs_db_hold(xs_db *db);
+void xs_db_release(xs_db *db);
+
+#define XS_CSN_LEN 40
+typedef struct xs_csn {
+	char text[XS_CSN_LEN];
+} xs_csn;
+
+/* Any thread. The CSNs of `server_id` that slapd has handed out and whose operations have not
+ * ended. Writes at most `max` of them and returns how many there are. */
+size_t xs_pending_csns(xs_db *db, unsigned server_id, xs_csn *out, size_t max);
+
+/* Any thread. Asks for one call of xsr_apply on a thread of slapd's pool. 0, or -1 when the
+ * database is being closed or the pool does not take it. */
+int xs_submit_apply(xs_db *db);
+
+/* In xsr_apply: slapd wants its threads back; return soon, what is left is submitted again. */
+int xs_must_yield(xs_op *op);
+
+/* In xsr_apply: brackets around many changes. Without a transaction (xs_txn_begin returns 1, the
+ * backend or another overlay cannot do with one) each change commits by itself. Negative: failed, see slapd's log. */
+int xs_txn_begin(xs_op *op);
+int xs_txn_commit(xs_op *op);
+void xs_txn_abort(xs_op *op);
+
+/* What xs_apply says of a change. */
+enum xs_outcome {
+	XS_APPLIED = 0,
+	XS_REFUSED = 1,   /* nothing was touched: the transaction can go on without the change */
+	XS_FAILED = 2,    /* the transaction has to be aborted */
+	XS_TEMPORARY = 3, /* as XS_FAILED, but it may go well later */
+	XS_ALONE = 4,     /* as XS_FAILED, but it will go well without a transaction */
+};
+
+/* In xsr_apply. `result` receives the LDAP result code, `text` why it was not applied. */
+int xs_apply(xs_op *op, const xs_change *change, int *result, char *text, size_t text_len);
+
+/* In xsr_apply and xsr_stop: writes contextCSN to the suffix entry. 0, 1 when there is no suffix
+ * entry yet, negative when it failed. */
+int xs_write_context_csn(xs_op *op, const xs_bytes *csns, size_t csns_len);
+
+/* In xsr_open: calls xsr_seen_csn for each contextCSN of the suffix entry. Returns how many. */
+int xs_read_context_csn(xs_op *op, void *seen);
+
+/* In xsr_open: calls xsr_seen_csn for the entryCSN of each entry whose entryCSN is not earlier
+ * than `from` (NULL: of every entry). 0, or an LDAP result code. */
+int xs_scan_entry_csn(xs_op *op, const xs_bytes *from, void *seen);
+
+/* ---- Rust, called by the shim ------------------------------------------------------------- */
+
+typedef struct xsr_instance xsr_instance;
+
+/* The directives. XS_KEY_PEER is the only one with several values. */
+enum xs_key {
+	XS_KEY_REPLICATED = 1,
+	XS_KEY_JID,
+	XS_KEY_PASSWORD,
+	XS_KEY_PASSWORD_FILE,
+	XS_KEY_SERVER,
+	XS_KEY_TLS,
+	XS_KEY_TLS_CA,
+	XS_KEY_MUC,
+	XS_KEY_PUBSUB,
+	XS_KEY_ROOM,
+	XS_KEY_PEER,
+	XS_KEY_LIVE,
+	XS_KEY_JOURNAL,
+};
+
+/* Makes the instance of a database; NULL when that failed. `db` is held until xsr_free. */
+xsr_instance *xsr_new(xs_db *db);
+void xsr_free(xsr_instance *instance);
+
+/* Sets one value. 0, or -1 with a sentence in `error`. */
+int xsr_config_set(xsr_instance *instance, int key, const char *value, char *error, size_t error_len);
+/* Copies value `index` to `out` (terminated). Its length, or -1 when there is none; a length of
+ * `out_len` or more means that `out` was too small. */
+long xsr_config_get(xsr_instance *instance, int key, size_t index, char *out, size_t out_len);
+/* Removes value `index`, or all when it is negative. */
+void xsr_config_delete(xsr_instance *instance, int key, int index);
+
+/* What Rust has to know of the database, terminated strings and plain numbers. */
+typedef struct xs_database {
+	const char *suffix;     /* as configured */
+	const char *nsuffix;    /* normalised */
+	unsigned server_id;     /* 0: not set */
+	int has_rootdn;
+	int has_lastmod;
+	int has_uuid_index;
+	int tool_mode;          /* only check; nothing is started */
+} xs_database;
+
+/* db_open: checks the configuration as a whole and reads the state of the database through `op`, which is
+ * NULL in tool mode. Nobody writes meanwhile. 0; 1 when nothing is to be replicated; or -1 with a sentence in
+ * `error`. */
+int xsr_open(xsr_instance *instance, const xs_database *database, xs_op *op, char *error, size_t error_len);
+/* slapd is up: replication begins. */
+void xsr_start(xsr_instance *instance);
+/* db_close: stops and joins everything that xsr_open and xsr_start began. `op` writes the last
+ * contextCSN. `ends`: slapd ends, so the other databases may begin to stop as well. */
+void xsr_stop(xsr_instance *instance, xs_op *op, int ends);
+/* Whether a directive was changed while the database was open, so that it has to be reopened. */
+int xsr_config_dirty(xsr_instance *instance);
+/* Goes back to the directives with which the database was opened last. */
+void xsr_config_revert(xsr_instance *instance);
+
+/* A committed change of this server, in the thread of the client's operation. */
+void xsr_captured(xsr_instance *instance, const xs_change *change);
+/* A part of the transaction `txn`, which is not committed yet. */
+void xsr_captured_in_txn(xsr_instance *instance, const void *txn, const xs_change *change);
+void xsr_txn_end(xsr_instance *instance, const void *txn, int committed);
+
+/* On a thread of slapd's pool, after xs_submit_apply; never twice at once for one instance. */
+void xsr_apply(xsr_instance *instance, xs_op *op);
+
+/* The contextCSN to show: writes at most `max`, returns how many there are. */
+size_t xsr_context_csn(xsr_instance *instance, xs_csn *out, size_t max);
+
+/* `seen` is what Rust gave to xs_read_context_csn or xs_scan_entry_csn. */
+void xsr_seen_csn(void *seen, const xs_bytes *csn);
+
+#endif

@@ -1,0 +1,190 @@
+//! slapd's database, as the node uses it.
+
+use crate::boundary::*;
+use crate::view::Lent;
+use std::ffi::{CStr, c_char};
+use xmppsync_node::{ContextCsnWrite, Database, Failure, Outcome, Transaction};
+use xmppsync_replica::{Change, Csn, ServerId, Vector};
+
+/// LDAP result "other", for failures that slapd gives no code for.
+const OTHER: i32 = 80;
+/// Room for the CSNs of as many writers as slapd has threads, by default 16.
+const PENDING_MAX: usize = 256;
+const TEXT_LEN: usize = 256;
+
+/// The shim's part of a database, held as long as this lives.
+pub(crate) struct DbRef {
+    db: *mut xs_db,
+    server_id: ServerId,
+}
+
+// SAFETY: xs_db is counted atomically, and the shim's functions that this calls take any thread; they look at
+// `closed` before they touch the backend.
+unsafe impl Send for DbRef {}
+// SAFETY: as above.
+unsafe impl Sync for DbRef {}
+
+impl DbRef {
+    /// # Safety
+    /// `db` is alive.
+    pub(crate) unsafe fn hold(db: *mut xs_db, server_id: ServerId) -> DbRef {
+        // SAFETY: the caller's promise.
+        unsafe { xs_db_hold(db) };
+        DbRef { db, server_id }
+    }
+}
+
+impl Drop for DbRef {
+    fn drop(&mut self) {
+        // SAFETY: it was held in `hold`.
+        unsafe { xs_db_release(self.db) }
+    }
+}
+
+impl Database for DbRef {
+    fn pending_csns(&self) -> Vec<Csn> {
+        let mut room = vec![xs_csn { text: [0; XS_CSN_LEN as usize] }; PENDING_MAX];
+        loop {
+            // SAFETY: `room` has as many elements as it says, and the database is held.
+            let count = unsafe {
+                xs_pending_csns(self.db, self.server_id.get().into(), room.as_mut_ptr(), room.len())
+            };
+            if count <= room.len() {
+                room.truncate(count);
+                return room
+                    .iter()
+                    .filter_map(|csn| Csn::parse(&csn.text.map(|byte| byte as u8)).ok())
+                    .collect();
+            }
+            room.resize(count * 2, xs_csn { text: [0; XS_CSN_LEN as usize] });
+        }
+    }
+
+    fn submit_apply(&self) -> bool {
+        // SAFETY: the database is held.
+        unsafe { xs_submit_apply(self.db) == 0 }
+    }
+}
+
+/// An operation of slapd, for the duration of one call.
+pub(crate) struct SlapdTransaction {
+    op: *mut xs_op,
+}
+
+impl SlapdTransaction {
+    /// # Safety
+    /// `op` is valid until this value is dropped, in this thread; or null, and then only dropped.
+    pub(crate) unsafe fn new(op: *mut xs_op) -> SlapdTransaction {
+        SlapdTransaction { op }
+    }
+}
+
+impl Drop for SlapdTransaction {
+    /// An open transaction holds back every writer of the database; also a panic must end it.
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+impl Transaction for SlapdTransaction {
+    fn begin(&mut self) -> Result<bool, Failure> {
+        // SAFETY: `op` is valid, see `new`.
+        match unsafe { xs_txn_begin(self.op) } {
+            0 => Ok(true),
+            1 => Ok(false),
+            _ => Err(Failure { result: OTHER, text: "slapd cannot open a transaction".to_owned() }),
+        }
+    }
+
+    fn apply(&mut self, change: &Change) -> Outcome {
+        let lent = Lent::new(change);
+        let view = lent.view();
+        let mut result = 0;
+        let mut text = [0 as c_char; TEXT_LEN];
+        // SAFETY: `op` is valid, see `new`; `view` points into `lent` and `change`, which live until the end of
+        // this function.
+        let outcome = unsafe { xs_apply(self.op, &view, &mut result, text.as_mut_ptr(), text.len()) };
+        let failure = || {
+            // SAFETY: the shim terminates what it writes; untouched, the first byte is 0.
+            let text = unsafe { CStr::from_ptr(text.as_ptr()) };
+            Failure { result, text: text.to_string_lossy().into_owned() }
+        };
+        match outcome as u32 {
+            XS_APPLIED => Outcome::Applied,
+            XS_REFUSED => Outcome::Refused(failure()),
+            XS_TEMPORARY => Outcome::Temporary(failure()),
+            XS_ALONE => Outcome::Alone(failure()),
+            _ => Outcome::Failed(failure()),
+        }
+    }
+
+    fn write_context_csn(&mut self, vector: &Vector) -> ContextCsnWrite {
+        // slapd copies the values, and prints them as terminated texts when it debugs.
+        let texts: Vec<Vec<u8>> =
+            vector.iter().map(|csn| [csn.as_str().as_bytes(), b"\0"].concat()).collect();
+        let csns: Vec<xs_bytes> = texts.iter().map(|text| xs_bytes::lend(&text[..text.len() - 1])).collect();
+        // SAFETY: `op` is valid, see `new`; `csns` and `texts` live until the end of this function.
+        match unsafe { xs_write_context_csn(self.op, csns.as_ptr(), csns.len()) } {
+            0 => ContextCsnWrite::Written,
+            1 => ContextCsnWrite::NoSuffixEntry,
+            _ => ContextCsnWrite::Failed,
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), Failure> {
+        // SAFETY: `op` is valid, see `new`.
+        match unsafe { xs_txn_commit(self.op) } {
+            0 => Ok(()),
+            _ => Err(Failure { result: OTHER, text: "the transaction cannot be committed".to_owned() }),
+        }
+    }
+
+    fn abort(&mut self) {
+        if !self.op.is_null() {
+            // SAFETY: `op` is valid, see `new`. Without an open transaction it does nothing.
+            unsafe { xs_txn_abort(self.op) }
+        }
+    }
+
+    fn must_yield(&self) -> bool {
+        // SAFETY: `op` is valid, see `new`.
+        unsafe { xs_must_yield(self.op) != 0 }
+    }
+}
+
+/// What `xs_read_context_csn` and `xs_scan_entry_csn` report.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) vector: Vector,
+    /// CSNs that are none, or of serverID 0.
+    pub(crate) unusable: u64,
+}
+
+/// Where a database stands: its contextCSN, and what was written since without being noted there.
+///
+/// # Safety
+/// `op` is valid, and nobody writes to the database meanwhile.
+pub(crate) unsafe fn read_state(op: *mut xs_op, server_id: ServerId) -> Result<Seen, i32> {
+    let mut seen = Seen::default();
+    let target = (&raw mut seen).cast();
+    // SAFETY: `op` is valid; `target` is only used by xsr_seen_csn during the call.
+    let stored = unsafe { xs_read_context_csn(op, target) };
+    // The own CSN on the suffix entry is only as new as the last checkpoint. The others are written together
+    // with the changes they cover.
+    let own = seen.vector.get(server_id).map(|csn| [csn.as_str().as_bytes(), b"\0"].concat());
+    let from = own.as_ref().map(|text| xs_bytes::lend(&text[..text.len() - 1]));
+    let mut scanned = Seen::default();
+    // SAFETY: as above; `from` points into `own`.
+    let result = unsafe {
+        let from = from.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        xs_scan_entry_csn(op, from, (&raw mut scanned).cast())
+    };
+    if result != 0 {
+        return Err(result);
+    }
+    // Without any contextCSN (slapadd without -w) every entry tells; otherwise only for this server.
+    let tells = |csn: &Csn| stored == 0 || csn.server_id() == server_id;
+    scanned.vector.iter().filter(tells).for_each(|csn| seen.vector.advance(csn));
+    seen.unusable += scanned.unusable;
+    Ok(seen)
+}

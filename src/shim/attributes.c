@@ -1,0 +1,59 @@
+/* Which attributes travel, and back-mdb's table of their descriptions. */
+
+#include "shim.h"
+#include "back-mdb/back-mdb.h"
+
+/* What every server makes itself stays at home. dds gives each new dynamicObject an entryTtl and an
+ * entryExpireTimestamp and ends slapd by an assertion where the entry has them already (overlays/dds.c 426-435);
+ * from an entryTtl that a refresh set it makes the entryExpireTimestamp again. */
+int xs_replicated(AttributeDescription *ad, int in_add)
+{
+	return ad != NULL && !(ad->ad_type->sat_flags & SLAP_AT_DYNAMIC) && ad != slap_schema.si_ad_contextCSN
+		&& !(in_add && ad == slap_schema.si_ad_entryTtl)
+		&& strcmp(ad->ad_type->sat_cname.bv_val, "entryExpireTimestamp") != 0;
+}
+
+/* The table is kept right when a transaction comes to nothing.
+ *
+ * An entry on disk names its attributes by their number in this table. A description that is used for the first
+ * time gets its number inside the write transaction, in memory and on disk. When a transaction of bi_op_txn is
+ * aborted, or its commit fails, back-mdb only sets the count to 0 (back-mdb/id2entry.c 843-850): the number stays in
+ * memory and is gone on disk. The next entry with that attribute is written with a number that nobody can resolve;
+ * it and every search that meets it fail with "internal error in mdb_entry_decode", for good after a restart.
+ *
+ * So what a transaction added to the table is taken out of memory before the transaction ends, whatever its end:
+ * back-mdb reads the table anew when it meets a number or a description that it does not know. */
+static struct mdb_info *mdb_of(xs_db *db)
+{
+	return strcmp(db->on->on_info->oi_orig->bi_type, "mdb") == 0 ? db->be->be_private : NULL;
+}
+
+/* With the write transaction just opened nobody else adds to the table. */
+int xs_attributes_known(xs_db *db)
+{
+	struct mdb_info *mdb = mdb_of(db);
+	int last = 0;
+
+	while (mdb != NULL && last + 1 < MDB_MAXADS && mdb->mi_ads[last + 1] != NULL) {
+		last++;
+	}
+	return last;
+}
+
+/* While the write transaction is open no reader can have met the numbers that it added. */
+void xs_attributes_forget(xs_db *db, int known)
+{
+	struct mdb_info *mdb = mdb_of(db);
+	int last;
+
+	if (mdb == NULL) {
+		return;
+	}
+	for (last = xs_attributes_known(db); last > known; last--) {
+		mdb->mi_adxs[mdb->mi_ads[last]->ad_index] = 0;
+		mdb->mi_ads[last] = NULL;
+	}
+	if (mdb->mi_numads > known) {
+		mdb->mi_numads = known;
+	}
+}

@@ -1,0 +1,322 @@
+/* From a client's committed write to one call of xsr_captured.
+ *
+ * back-mdb commits, then calls the response callbacks, then answers the client: what the callback
+ * sees with LDAP_SUCCESS is durable. Inside an LDAP transaction (RFC 5805) the callbacks of the parts
+ * run before the one commit, so the parts wait for bi_op_txn to say how it ended. */
+
+#include "shim.h"
+
+/* What is known before the operation and no longer after it. */
+typedef struct xs_capture {
+	slap_callback cb;
+	xs_db *db;
+	slap_overinst *on;
+	unsigned moves;      /* as the database's, before the entry was read */
+	struct berval uuid;  /* textual */
+	struct berval dn;    /* as the entry spells it */
+	char uuid_text[LDAP_LUTIL_UUIDSTR_BUFSIZE];
+	char dn_text[];
+} xs_capture;
+
+static int mod_op(int op)
+{
+	switch (op) {
+	case LDAP_MOD_DELETE:
+	case SLAP_MOD_SOFTDEL:
+		return XS_MOD_DELETE;
+	case LDAP_MOD_REPLACE:
+		return XS_MOD_REPLACE;
+	case LDAP_MOD_INCREMENT:
+		return XS_MOD_INCREMENT;
+	default: /* LDAP_MOD_ADD and slapd's tolerant forms of it */
+		return XS_MOD_ADD;
+	}
+}
+
+/* Modifications of an XS_MODIFY, or with `operational_only` those that a rename made beside the RDN. */
+static size_t view_mods(Modifications *list, int operational_only, xs_modification *out)
+{
+	size_t count = 0;
+
+	for (; list != NULL; list = list->sml_next) {
+		if (!xs_replicated(list->sml_desc, 0)
+			|| (operational_only && list->sml_desc != slap_schema.si_ad_entryCSN
+				&& list->sml_desc != slap_schema.si_ad_modifiersName
+				&& list->sml_desc != slap_schema.si_ad_modifyTimestamp))
+		{
+			continue;
+		}
+		if (out != NULL) {
+			out[count].op = mod_op(list->sml_op);
+			out[count].attribute = XS_OUT(list->sml_desc->ad_cname);
+			out[count].values = (const xs_bytes *)list->sml_values;
+			out[count].values_len = list->sml_values ? list->sml_numvals : 0;
+		}
+		count++;
+	}
+	return count;
+}
+
+static size_t view_attributes(Attribute *list, xs_modification *out)
+{
+	size_t count = 0;
+
+	for (; list != NULL; list = list->a_next) {
+		if (!xs_replicated(list->a_desc, 1)) {
+			continue;
+		}
+		if (out != NULL) {
+			out[count].op = XS_MOD_ADD;
+			out[count].attribute = XS_OUT(list->a_desc->ad_cname);
+			out[count].values = (const xs_bytes *)list->a_vals;
+			out[count].values_len = list->a_numvals;
+		}
+		count++;
+	}
+	return count;
+}
+
+/* The CSN of an operation: slapd's own for it, else (a client's write with an entryCSN of its own) the
+ * one that it carries. */
+static xs_bytes csn_of(Operation *op, Modifications *mods)
+{
+	if (!BER_BVISEMPTY(&op->o_csn)) {
+		return XS_OUT(op->o_csn);
+	}
+	for (; mods != NULL; mods = mods->sml_next) {
+		if (mods->sml_desc == slap_schema.si_ad_entryCSN && mods->sml_values != NULL) {
+			return XS_OUT(mods->sml_values[0]);
+		}
+	}
+	return (xs_bytes){ 0, NULL };
+}
+
+static void hand_over(xs_db *db, Operation *op, const xs_change *change)
+{
+	if (op->o_txnSpec) {
+		xsr_captured_in_txn(db->instance, op->o_conn, change);
+	} else {
+		xsr_captured(db->instance, change);
+	}
+}
+
+static void capture_add(xs_capture *c, Operation *op)
+{
+	Entry *e = op->ora_e;
+	Attribute *uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
+	size_t len = view_attributes(e->e_attrs, NULL);
+	xs_modification *mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
+	xs_change change = { .operation = XS_ADD, .mods = mods };
+
+	change.csn = csn_of(op, NULL);
+	if (uuid != NULL) {
+		change.uuid = XS_OUT(uuid->a_vals[0]);
+	}
+	change.dn = XS_OUT(e->e_name);
+	change.mods_len = view_attributes(e->e_attrs, mods);
+	hand_over(c->db, op, &change);
+	op->o_tmpfree(mods, op->o_tmpmemctx);
+}
+
+static void capture_other(xs_capture *c, Operation *op)
+{
+	int renames = op->o_tag == LDAP_REQ_MODRDN;
+	Modifications *list = op->o_tag == LDAP_REQ_DELETE ? NULL : renames ? op->orr_modlist : op->orm_modlist;
+	size_t len = view_mods(list, renames, NULL);
+	xs_modification *mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
+	xs_change change = { .uuid = XS_OUT(c->uuid), .dn = XS_OUT(c->dn), .mods = mods };
+
+	change.csn = csn_of(op, list);
+	change.mods_len = view_mods(list, renames, mods);
+	switch (op->o_tag) {
+	case LDAP_REQ_MODIFY:
+		change.operation = XS_MODIFY;
+		break;
+	case LDAP_REQ_MODRDN:
+		change.operation = XS_MODRDN;
+		change.delete_old_rdn = op->orr_deleteoldrdn;
+		change.new_rdn = XS_OUT(op->orr_newrdn);
+		if (op->orr_newSup != NULL) {
+			change.new_superior = XS_OUT(*op->orr_newSup);
+		}
+		break;
+	default:
+		change.operation = XS_DELETE;
+		break;
+	}
+	hand_over(c->db, op, &change);
+	op->o_tmpfree(mods, op->o_tmpmemctx);
+}
+
+static int reuses_dn(Operation *op)
+{
+	return op->o_tag != LDAP_REQ_MODIFY;
+}
+
+static void count_move(xs_db *db, Operation *op)
+{
+	if (reuses_dn(op)) {
+		__atomic_add_fetch(&db->moves, 1, __ATOMIC_SEQ_CST);
+	}
+}
+
+static void note_uuid(xs_capture *c, Entry *e)
+{
+	Attribute *uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
+
+	if (uuid != NULL && uuid->a_vals[0].bv_len < sizeof(c->uuid_text)) {
+		memcpy(c->uuid_text, uuid->a_vals[0].bv_val, uuid->a_vals[0].bv_len);
+		c->uuid.bv_val = c->uuid_text;
+		c->uuid.bv_len = uuid->a_vals[0].bv_len;
+	}
+}
+
+/* While this modify waited for the database, somebody may have deleted or renamed the entry that was read before
+ * it and put another one in its place. Whose entryCSN is ours is the one that was modified. */
+static void check_uuid(xs_capture *c, Operation *op)
+{
+	Entry *e = NULL;
+	Attribute *csn;
+
+	if (op->o_tag != LDAP_REQ_MODIFY
+		|| (!BER_BVISNULL(&c->uuid) && __atomic_load_n(&c->db->moves, __ATOMIC_SEQ_CST) == c->moves)
+		|| overlay_entry_get_ov(op, &op->o_req_ndn, NULL, NULL, 0, &e, c->on) != LDAP_SUCCESS || e == NULL)
+	{
+		return;
+	}
+	csn = attr_find(e->e_attrs, slap_schema.si_ad_entryCSN);
+	if (csn != NULL && bvmatch(&csn->a_vals[0], &op->o_csn)) {
+		note_uuid(c, e);
+	}
+	overlay_entry_release_ov(op, e, 0, c->on);
+}
+
+static int on_response(Operation *op, SlapReply *rs)
+{
+	xs_capture *c = op->o_callback->sc_private;
+
+	if (rs->sr_type == REP_RESULT) {
+		count_move(c->db, op);
+	}
+
+	/* A no-op control ends in LDAP_X_NO_OPERATION, so success means committed. */
+	if (rs->sr_type == REP_RESULT && rs->sr_err == LDAP_SUCCESS && !op->o_noop) {
+		if (op->o_tag == LDAP_REQ_ADD) {
+			if (op->ora_e != NULL) {
+				capture_add(c, op);
+			}
+		} else {
+			check_uuid(c, op);
+			capture_other(c, op);
+		}
+	}
+	return SLAP_CB_CONTINUE;
+}
+
+static int on_cleanup(Operation *op, SlapReply *rs)
+{
+	slap_callback *cb = op->o_callback;
+
+	op->o_callback = cb->sc_next;
+	op->o_tmpfree(cb->sc_private, op->o_tmpmemctx);
+	return SLAP_CB_CONTINUE;
+}
+
+/* A DN is reused and renamed, the entryUUID stays; it has to be read before the operation. */
+static xs_capture *remember(xs_db *db, Operation *op, slap_overinst *on)
+{
+	Entry *e = NULL;
+	xs_capture *c;
+	unsigned moves = __atomic_load_n(&db->moves, __ATOMIC_SEQ_CST);
+	const struct berval *dn = NULL;
+	size_t dn_len = 0;
+
+	if (op->o_tag != LDAP_REQ_ADD) {
+		/* Without an entry the operation fails, unless somebody adds it at this moment. */
+		overlay_entry_get_ov(op, &op->o_req_ndn, NULL, NULL, 0, &e, on);
+		dn = e != NULL ? &e->e_name : &op->o_req_dn;
+		dn_len = dn->bv_len;
+	}
+	c = op->o_tmpcalloc(1, sizeof(*c) + dn_len + 1, op->o_tmpmemctx);
+	c->db = db;
+	c->on = on;
+	c->moves = moves;
+	if (dn != NULL) {
+		memcpy(c->dn_text, dn->bv_val, dn_len);
+		c->dn.bv_val = c->dn_text;
+		c->dn.bv_len = dn_len;
+	}
+	if (e != NULL) {
+		note_uuid(c, e);
+		overlay_entry_release_ov(op, e, 0, on);
+	}
+	return c;
+}
+
+int xs_hook_write(Operation *op, SlapReply *rs)
+{
+	slap_overinst *on = (slap_overinst *)op->o_bd->bd_info;
+	xs_db *db = on->on_bi.bi_private;
+	xs_capture *c;
+
+	/* memberof, refint and the contextCSN of syncprov set o_dont_replicate: every server makes these itself. */
+	if (xs_op_is_own(op) || op->o_dont_replicate || !db->capturing) {
+		return SLAP_CB_CONTINUE;
+	}
+	/* A change without a CSN has no place in the order of all changes. The refresh of dds is one: it leaves the flag as
+	 * the bytes of the extended request happen to be (overlays/dds.c 1164-1182). */
+	if (op->o_tag == LDAP_REQ_MODIFY && op->orm_no_opattrs && csn_of(op, op->orm_modlist).len == 0) {
+		op->orm_no_opattrs = 0;
+	}
+	count_move(db, op);
+	c = remember(db, op, on);
+	c->cb.sc_response = on_response;
+	c->cb.sc_cleanup = on_cleanup;
+	c->cb.sc_private = c;
+	c->cb.sc_next = op->o_callback;
+	op->o_callback = &c->cb;
+	return SLAP_CB_CONTINUE;
+}
+
+static xs_db *db_of(slap_overinfo *oi)
+{
+	slap_overinst *on;
+
+	for (on = oi->oi_list; on != NULL; on = on->on_next) {
+		if (on->on_bi.bi_op_modify == xs_hook_write) {
+			return on->on_bi.bi_private;
+		}
+	}
+	return NULL;
+}
+
+/* TXN END goes through the frontend and never reaches an overlay of the database; the backend's
+ * transaction function does, because backover keeps a copy of the pointer that can be wrapped. */
+int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr)
+{
+	slap_overinfo *oi = (slap_overinfo *)op->o_bd->bd_info;
+	xs_db *db = db_of(oi);
+	BI_op_txn *below = db != NULL && db->txn_below != NULL ? db->txn_below : oi->oi_orig->bi_op_txn;
+	int rc, own;
+
+	if (db == NULL) {
+		return below(op, txnop, ptr);
+	}
+	own = xs_op_is_own(op);
+	if (txnop == SLAP_TXN_BEGIN) {
+		if (!own) {
+			xsr_txn_end(db->instance, op->o_conn, 0); /* what a lost connection may have left */
+		}
+		rc = below(op, txnop, ptr);
+		if (rc == 0) {
+			db->attributes_known = xs_attributes_known(db);
+		}
+		return rc;
+	}
+	xs_attributes_forget(db, db->attributes_known);
+	rc = below(op, txnop, ptr);
+	if (!own) {
+		xsr_txn_end(db->instance, op->o_conn, txnop == SLAP_TXN_COMMIT && rc == 0);
+	}
+	return rc;
+}
