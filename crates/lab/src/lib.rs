@@ -1,0 +1,44 @@
+//! Real servers for tests, the demo and benchmarks: slapd, ejabberd, and groups of them.
+//!
+//! Everything a lab starts lives in its own temporary directory, on its own loopback address and on free
+//! ports, so that any number of labs run side by side and none touches the machine's own services. Nothing
+//! is left behind: servers die and directories go away on drop, on panic, and when the process that owns
+//! them is killed with -9.
+//!
+//! In reading order:
+//!
+//! - [`LabDir`]: the directory, the address, free ports;
+//! - [`wait_until`]: waiting for a condition, never for a time;
+//! - [`Ejabberd`], [`Slapd`]: one server each, with [`SlapdConfig`] for the text of slapd.conf;
+//! - [`Ldap`], [`dump`](dump()), [`assert_equal`]: asking and comparing directories;
+//! - [`ldif`]: realistic content; [`examples`]: what lies in `slapd-conf-examples/`;
+//! - [`Group`]: an ejabberd and the slapds that replicate through it.
+
+#![forbid(unsafe_code)]
+
+mod baseline;
+pub mod certificates;
+mod child;
+mod dir;
+mod dump;
+mod ejabberd;
+mod error;
+pub mod examples;
+mod group;
+mod http;
+mod ldap;
+pub mod ldif;
+mod slapd;
+mod wait;
+
+pub use child::Stopped;
+pub use dir::LabDir;
+pub use dump::{ContextCsn, Dump, assert_equal, assert_equal_with, difference, dump};
+pub use ejabberd::{Ejabberd, EjabberdOptions, Mnesia};
+pub use error::{LabError, Result};
+pub use group::{Group, GroupOptions, Live, Replication, SUFFIX, Tls, Topology};
+pub use ldap::{Entry, Ldap};
+/// The LDAP client behind [`Ldap`], for its controls, scopes and extended operations.
+pub use ldap3;
+pub use slapd::{Database, Slapd, SlapdConfig, SlapdOptions, module_path};
+pub use wait::{wait_for, wait_until};

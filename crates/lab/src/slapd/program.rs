@@ -1,0 +1,42 @@
+//! Which slapd, and which overlay.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::child::program;
+use crate::dir::LabDir;
+use crate::error::{IoContext, Result};
+
+/// The overlay to load: `XMPPSYNC_MODULE`, or what `cargo build --release` made in this workspace.
+///
+/// # Errors
+/// When the file is not there.
+pub fn module_path() -> Result<PathBuf> {
+    let path = match std::env::var_os("XMPPSYNC_MODULE") {
+        Some(path) => PathBuf::from(path),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/libxmppsync.so"),
+    };
+    path.canonicalize().context(|| {
+        format!(
+            "no overlay at {}; build it with cargo build --release, or set XMPPSYNC_MODULE",
+            path.display()
+        )
+    })
+}
+
+/// The installed slapd, or a copy of it where AppArmor confines it.
+///
+/// Debian's profile holds for `/usr/sbin/slapd` and lets it read and write only where the machine's own
+/// directory lies. It is bound to the path, so a copy elsewhere runs free.
+pub(super) fn slapd_program(lab: &LabDir) -> Result<PathBuf> {
+    let installed = program("slapd")?;
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+    if enabled.trim() != "Y" || !Path::new("/etc/apparmor.d/usr.sbin.slapd").exists() {
+        return Ok(installed);
+    }
+    let copy = lab.path().join("slapd");
+    if !copy.exists() {
+        fs::copy(&installed, &copy).context(|| format!("cannot copy {}", installed.display()))?;
+    }
+    Ok(copy)
+}
