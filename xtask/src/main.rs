@@ -1,0 +1,71 @@
+//! Developer commands: `cargo xtask setup`, `demo`, `test`, `install`, `bench`.
+//!
+//! A small dispatcher; each command is a module of its own.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod demo;
+mod headers;
+mod install;
+mod packages;
+mod process;
+mod setup;
+mod sources;
+mod test;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of xmppsync")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing: slapd, ejabberd, libclang, the headers of OpenLDAP
+    Setup,
+    /// Build the overlay and copy it into slapd's module path
+    Install,
+    /// Three servers on free loopback ports, replicating; shows what happens until Ctrl-C
+    Demo {
+        /// End after the show; the exit status is 0 only if all servers are equal
+        #[arg(long)]
+        once: bool,
+    },
+    /// Measure, beside slapd's own replication; close other programs first
+    Bench {
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
+    /// Set up, build the overlay, run every test; arguments go to `cargo test`
+    Test {
+        /// Passed to `cargo test` as they are
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Setup => setup::run(),
+        Command::Install => install::run(),
+        Command::Demo { once } => demo::run(once),
+        Command::Bench { what } => bench::run(&what),
+        // Taken as they were given: clap drops a first `--`, which is for cargo to read.
+        Command::Test { .. } => test::run(&std::env::args_os().skip(2).collect::<Vec<_>>()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

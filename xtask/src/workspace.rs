@@ -1,0 +1,48 @@
+//! Where things lie in the workspace, and how cargo is called.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+/// The directory of the workspace's Cargo.toml.
+pub(crate) fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or_else(|| here.clone(), PathBuf::from)
+}
+
+/// Where cargo puts what it builds: `CARGO_TARGET_DIR` or `target/`.
+pub(crate) fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        // cargo takes a relative one from where it was called.
+        Some(dir) => std::path::absolute(&dir).unwrap_or_else(|_| PathBuf::from(dir)),
+        None => root().join("target"),
+    }
+}
+
+/// The cargo that called this command.
+pub(crate) fn cargo() -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut cargo = Command::new(program);
+    cargo.current_dir(root());
+    cargo
+}
+
+/// Builds the overlay in release mode and returns the path of the module. `XMPPSYNC_MODULE` names one that
+/// was built otherwise, such as with a sanitizer.
+pub(crate) fn build_overlay() -> Result<PathBuf> {
+    if let Some(module) = std::env::var_os("XMPPSYNC_MODULE") {
+        println!("the overlay: {}, from XMPPSYNC_MODULE", module.display());
+        return Ok(PathBuf::from(module));
+    }
+    process::run(cargo().args(["build", "--release", "--package", "xmppsync"]))
+        .context("building the overlay")?;
+    let module = target_dir().join("release/libxmppsync.so");
+    if !module.is_file() {
+        bail!("the build left no {}", module.display());
+    }
+    Ok(module)
+}
