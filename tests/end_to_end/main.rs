@@ -1,0 +1,25 @@
+//! Debian's slapd with the overlay, and a real ejabberd.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod configuration;
+mod convergence;
+mod databases;
+mod meanwhile;
+mod memory;
+mod modify;
+mod order;
+mod reconfiguration;
+mod refusal;
+mod rename;
+mod session;
+mod silence;
+mod steps;
+mod stopping;
+mod transactions;
+mod trouble;
+
+use std::time::Duration;
+
+/// How long anything may take before a test gives up. Generous: machines that run tests are busy.
+const PATIENCE: Duration = Duration::from_secs(60);
