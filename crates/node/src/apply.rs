@@ -59,7 +59,7 @@ pub(crate) fn run(shared: &Shared, transaction: &mut dyn Transaction) -> Rest {
 
 /// Whether others may have waited for what this change brings.
 fn makes_place(change: &Change) -> bool {
-    matches!(change.operation, Operation::Add(_) | Operation::ModifyDn { .. })
+    matches!(change.operation, Operation::Add(_) | Operation::Put(_) | Operation::ModifyDn { .. })
 }
 
 fn apply_all(

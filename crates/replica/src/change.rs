@@ -20,6 +20,9 @@ pub struct Change {
 pub enum Operation {
     /// A new entry, whole.
     Add(LdapAddRequest),
+    /// The entry as it was at the change's CSN, whole: found by a comparison of databases instead of being captured. It
+    /// stands for whatever made the entry so, and means nothing to a replica whose entry is newer.
+    Put(LdapAddRequest),
     /// Modifications in their order.
     Modify(LdapModifyRequest),
     /// A new RDN or superior; the whole subtree moves with it.
@@ -40,7 +43,7 @@ impl Operation {
     /// The entry's DN before the operation.
     pub fn dn(&self) -> &str {
         match self {
-            Operation::Add(request) => &request.dn,
+            Operation::Add(request) | Operation::Put(request) => &request.dn,
             Operation::Modify(request) => &request.dn,
             Operation::ModifyDn { request, .. } => &request.dn,
             Operation::Delete { dn } => dn,
@@ -51,6 +54,7 @@ impl Operation {
     pub fn name(&self) -> &'static str {
         match self {
             Operation::Add(_) => "add",
+            Operation::Put(_) => "put",
             Operation::Modify(_) => "modify",
             Operation::ModifyDn { .. } => "modrdn",
             Operation::Delete { .. } => "delete",
@@ -70,7 +74,7 @@ impl Change {
         FIXED
             + self.operation.dn().len()
             + match &self.operation {
-                Operation::Add(request) => request
+                Operation::Add(request) | Operation::Put(request) => request
                     .attributes
                     .iter()
                     .map(|attribute| attribute_size(&attribute.atype, &attribute.vals))
@@ -100,11 +104,19 @@ pub struct Batch {
     pub boot: BootId,
     /// The sequence number of the first change; the others follow by one.
     pub first: u64,
-    /// Never empty; every CSN is of `origin`.
+    /// The CSN of the origin's change before the first one; `None` when there is none. Who has everything of the
+    /// origin up to here lacks nothing before the batch.
+    pub prev: Option<Csn>,
+    /// Never empty; every CSN is of `origin`, and later than the one before it.
     pub changes: Vec<Change>,
 }
 
 impl Batch {
+    /// The CSN of the last change.
+    pub fn last_csn(&self) -> Option<Csn> {
+        self.changes.last().map(|change| change.csn)
+    }
+
     /// The sequence number of the last change.
     pub fn last(&self) -> u64 {
         self.first.saturating_add((self.changes.len() as u64).saturating_sub(1))

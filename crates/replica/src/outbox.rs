@@ -240,7 +240,14 @@ impl Outbox {
         };
         let count = if from <= self.alone_until { 1 } else { self.limits.batch_changes_max };
         let changes: Vec<Change> = self.log.iter().skip(skip).take(count).take_while(fits).cloned().collect();
-        (!changes.is_empty()).then_some(Batch { origin: self.origin, boot: self.boot, first: from, changes })
+        let (_, prev) = self.position_before(from);
+        (!changes.is_empty()).then_some(Batch {
+            origin: self.origin,
+            boot: self.boot,
+            first: from,
+            prev,
+            changes,
+        })
     }
 
     /// A page for a peer that has everything up to `after` (of this boot), or up to the own CSN `csn`.

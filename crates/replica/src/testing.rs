@@ -26,6 +26,7 @@ pub(crate) fn batch(boot: u64, first: u64, last: u64) -> Batch {
         origin: server(1),
         boot: BootId::new(boot),
         first,
+        prev: first.checked_sub(1).filter(|before| *before > 0).map(|before| csn(before, 1)),
         changes: (first..=last).map(|seq| delete(csn(seq, 1))).collect(),
     }
 }

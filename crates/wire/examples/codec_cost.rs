@@ -34,7 +34,7 @@ fn measure(name: &str, operation: Operation) -> Result<(), Box<dyn Error>> {
         })
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     let estimate = changes.first().map(encoded_size_estimate);
-    let batch = Batch { origin: ServerId::new(1)?, boot: BootId::new(7), first: 1, changes };
+    let batch = Batch { origin: ServerId::new(1)?, boot: BootId::new(7), first: 1, prev: None, changes };
     let elements = split(&batch)?;
     let element = elements.first().ok_or("nothing was encoded")?;
     let bytes = xso::to_vec(element)?;

@@ -8,24 +8,26 @@ use minidom::Element;
 use xmppsync_replica::{Batch, Change, Operation};
 
 /// `<batch xmlns='urn:xmpp:ldapsync:0' …></batch>` with the longest numbers.
-pub(crate) const BATCH_BYTES: usize = 160;
+pub(crate) const BATCH_BYTES: usize = 210;
 
 pub(crate) fn to_element<T: xso::AsXml>(value: &T, place: Place) -> Result<Element, WireError> {
     xso::transform(value).map_err(|error| WireError::Malformed { place, reason: error.to_string() })
 }
 
 pub(crate) fn from_schema(batch: schema::Batch) -> Result<Batch, WireError> {
-    let schema::Batch { sid: origin, boot, first, last, changes } = batch;
+    let schema::Batch { sid: origin, boot, first, last, prev, changes } = batch;
     let count = changes.len();
     check_changes(origin, count)?;
     if first == 0 || last.checked_sub(first) != Some(count as u64 - 1) {
         return Err(WireError::Sequence { first, last, changes: count });
     }
-    if let Some(foreign) = changes.iter().map(change::csn).find(|csn| csn.server_id() != origin) {
+    if let Some(foreign) =
+        prev.into_iter().chain(changes.iter().map(change::csn)).find(|csn| csn.server_id() != origin)
+    {
         return Err(WireError::ForeignChange { origin, csn: foreign });
     }
     let changes = changes.into_iter().map(change::from_schema).collect::<Result<_, _>>()?;
-    Ok(Batch { origin, boot, first, changes })
+    Ok(Batch { origin, boot, first, prev, changes })
 }
 
 pub(crate) fn check_changes(origin: xmppsync_replica::ServerId, count: usize) -> Result<(), WireError> {
@@ -51,7 +53,7 @@ pub fn encoded_size_estimate(change: &Change) -> usize {
         _ => 0,
     };
     let attributes = match &change.operation {
-        Operation::Add(request) => {
+        Operation::Add(request) | Operation::Put(request) => {
             request.attributes.iter().map(|attribute| attribute_len(&attribute.atype, &attribute.vals)).sum()
         }
         Operation::Modify(request) => mods_len(&request.changes),

@@ -13,13 +13,10 @@ pub(crate) fn from_schema(change: schema::Change) -> Result<Change, WireError> {
     let built = |csn: Csn, uuid: EntryUuid, operation| Ok(Change { csn, uuid, operation });
     match change {
         schema::Change::Add { csn, uuid, dn, attrs } => {
-            check_count(attrs.len(), csn)?;
-            let attributes = attrs
-                .into_iter()
-                .map(|attr| attribute_from_schema(attr.name, attr.values, csn))
-                .collect::<Result<_, _>>()?;
-            let dn = dn_text(dn.into_bytes(), "DN", csn)?;
-            built(csn, uuid, Operation::Add(LdapAddRequest { dn, attributes }))
+            built(csn, uuid, Operation::Add(entry_from_schema(dn, attrs, csn)?))
+        }
+        schema::Change::Put { csn, uuid, dn, attrs } => {
+            built(csn, uuid, Operation::Put(entry_from_schema(dn, attrs, csn)?))
         }
         schema::Change::Modify { csn, uuid, dn, mods } => {
             let dn = dn_text(dn.into_bytes(), "DN", csn)?;
@@ -44,10 +41,24 @@ pub(crate) fn from_schema(change: schema::Change) -> Result<Change, WireError> {
     }
 }
 
+fn entry_from_schema(
+    dn: schema::Dn,
+    attrs: Vec<schema::Attr>,
+    csn: Csn,
+) -> Result<LdapAddRequest, WireError> {
+    check_count(attrs.len(), csn)?;
+    let attributes = attrs
+        .into_iter()
+        .map(|attr| attribute_from_schema(attr.name, attr.values, csn))
+        .collect::<Result<_, _>>()?;
+    Ok(LdapAddRequest { dn: dn_text(dn.into_bytes(), "DN", csn)?, attributes })
+}
+
 /// The CSN of a change that is not converted yet.
 pub(crate) fn csn(change: &schema::Change) -> Csn {
     match change {
         schema::Change::Add { csn, .. }
+        | schema::Change::Put { csn, .. }
         | schema::Change::Modify { csn, .. }
         | schema::Change::ModRdn { csn, .. }
         | schema::Change::Delete { csn, .. } => *csn,

@@ -17,14 +17,18 @@ pub fn batch_to_element(batch: &Batch) -> Result<Element, WireError> {
     batch::check_changes(origin, count)?;
     let last = first.checked_add(count as u64 - 1).filter(|_| first >= 1);
     let last = last.ok_or(WireError::Sequence { first, last: first, changes: count })?;
-    if let Some(foreign) = batch.changes.iter().find(|change| change.csn.server_id() != origin) {
-        return Err(WireError::ForeignChange { origin, csn: foreign.csn });
+    let csns = batch.prev.into_iter().chain(batch.changes.iter().map(|change| change.csn));
+    if let Some(csn) = csns.into_iter().find(|csn| csn.server_id() != origin) {
+        return Err(WireError::ForeignChange { origin, csn });
     }
     let mut element = bare("batch");
     set(&mut element, xml_ncname!("sid"), origin.to_string());
     set(&mut element, xml_ncname!("boot"), batch.boot.to_string());
     set(&mut element, xml_ncname!("first"), first.to_string());
     set(&mut element, xml_ncname!("last"), last.to_string());
+    if let Some(prev) = batch.prev {
+        set(&mut element, xml_ncname!("prev"), prev.as_str().to_owned());
+    }
     for change in &batch.changes {
         element.append_child(change_to_element(change)?);
     }
@@ -38,7 +42,7 @@ fn change_to_element(change: &Change) -> Result<Element, WireError> {
     set(&mut element, xml_ncname!("uuid"), change.uuid.to_string());
     append_dn(&mut element, "dn", "DN", change.operation.dn(), csn)?;
     match &change.operation {
-        Operation::Add(request) => {
+        Operation::Add(request) | Operation::Put(request) => {
             check_count(request.attributes.len(), csn)?;
             for attribute in &request.attributes {
                 let name = (xml_ncname!("name"), attribute.atype.as_str());

@@ -146,6 +146,17 @@ pub(crate) enum Change {
         #[xml(child(n = ..))]
         attrs: Vec<Attr>,
     },
+    #[xml(name = "put", on_unknown_attribute = Fail, on_unknown_child = Fail)]
+    Put {
+        #[xml(attribute(codec = Text))]
+        csn: Csn,
+        #[xml(attribute(codec = Text))]
+        uuid: EntryUuid,
+        #[xml(child)]
+        dn: Dn,
+        #[xml(child(n = ..))]
+        attrs: Vec<Attr>,
+    },
     #[xml(name = "modify", on_unknown_attribute = Fail, on_unknown_child = Fail)]
     Modify {
         #[xml(attribute(codec = Text))]
@@ -197,6 +208,8 @@ pub(crate) struct Batch {
     pub(crate) first: u64,
     #[xml(attribute)]
     pub(crate) last: u64,
+    #[xml(attribute(default, codec = OptionalText))]
+    pub(crate) prev: Option<Csn>,
     #[xml(child(n = ..))]
     pub(crate) changes: Vec<Change>,
 }

@@ -103,7 +103,7 @@ fn a_sequence_that_does_not_fit_its_changes_is_refused_on_both_sides() {
 fn an_empty_batch_is_refused_on_both_sides() {
     let error = WireError::EmptyBatch { origin: server(1) };
     assert_eq!(refused(&in_batch("").replace("last='1'", "last='0'")), error);
-    let batch = Batch { origin: server(1), boot: BootId::new(0), first: 1, changes: vec![] };
+    let batch = Batch { origin: server(1), boot: BootId::new(0), first: 1, prev: None, changes: vec![] };
     assert_eq!(Payload::Batch(batch).to_element(), Err(error));
 }
 

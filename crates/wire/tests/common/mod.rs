@@ -33,7 +33,7 @@ pub(crate) fn replace(name: &str, values: &[&[u8]]) -> LdapModify {
 /// A batch of server 1 with one operation.
 pub(crate) fn batch_of(operation: Operation) -> Batch {
     let changes = vec![Change { csn: csn(0, 1), uuid: uuid(), operation }];
-    Batch { origin: server(1), boot: BootId::new(255), first: 10, changes }
+    Batch { origin: server(1), boot: BootId::new(255), first: 10, prev: None, changes }
 }
 
 pub(crate) fn modify(changes: Vec<LdapModify>) -> Operation {
@@ -105,6 +105,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
             }
         ),
         dn().prop_map(|dn| Operation::Delete { dn }),
+        (dn(), attributes()).prop_map(|(dn, attributes)| Operation::Put(LdapAddRequest { dn, attributes })),
     ]
 }
 
@@ -114,12 +115,15 @@ pub(crate) fn entry_uuid() -> impl Strategy<Value = EntryUuid> {
 
 pub(crate) fn batch() -> impl Strategy<Value = Batch> {
     let changes = vec((entry_uuid(), operation()), 1..6);
-    (1_u16..=4095, any::<u64>(), 1..=u64::MAX - 6, changes).prop_map(|(sid, boot, first, changes)| {
-        let changes = changes.into_iter().zip(0..);
-        let changes =
-            changes.map(|((uuid, operation), count)| Change { csn: csn(count, sid), uuid, operation });
-        Batch { origin: server(sid), boot: BootId::new(boot), first, changes: changes.collect() }
-    })
+    (1_u16..=4095, any::<u64>(), 1..=u64::MAX - 6, any::<bool>(), changes).prop_map(
+        |(sid, boot, first, begins, changes)| {
+            let prev = (!begins).then(|| csn(0, sid));
+            let changes = changes.into_iter().zip(1..);
+            let changes =
+                changes.map(|((uuid, operation), count)| Change { csn: csn(count, sid), uuid, operation });
+            Batch { origin: server(sid), boot: BootId::new(boot), first, prev, changes: changes.collect() }
+        },
+    )
 }
 
 pub(crate) fn vector() -> impl Strategy<Value = Vector> {
