@@ -1,16 +1,23 @@
-//! The streams of the other servers: what is new, what was seen before, what is missing.
+//! The changes of the other servers: what is new, what was seen before, what is missing and who has it.
 
-use crate::{Batch, BootId, Csn, ServerId};
+mod sources;
+mod streams;
+
+use crate::{Batch, BootId, Csn, ServerId, Vector};
+use sources::{Peer, Search};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
+use streams::Stream;
 
 /// The bounds of an [`Inbox`].
 #[derive(Clone, Copy, Debug)]
 pub struct InboxLimits {
-    /// Bytes of content, per stream, of batches that came behind a hole. What goes beyond is dropped and
+    /// Bytes of content, per origin, of batches that came behind a hole. What goes beyond is dropped and
     /// pulled later.
     pub stash_bytes_max: usize,
-    /// First pause before a failed pull is tried again; it doubles.
+    /// How long a card may show more than has come before it is asked for: the live stream may be on another way.
+    pub patience: Duration,
+    /// First pause before a peer that did not answer is asked again; it doubles.
     pub retry_delay_min: Duration,
     /// Longest such pause.
     pub retry_delay_max: Duration,
@@ -20,114 +27,121 @@ impl Default for InboxLimits {
     fn default() -> InboxLimits {
         InboxLimits {
             stash_bytes_max: 16 * 1024 * 1024,
+            patience: Duration::from_millis(100),
             retry_delay_min: Duration::from_millis(500),
             retry_delay_max: Duration::from_secs(30),
         }
     }
 }
 
-/// What a server's card says of its own stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamCard {
-    /// Whose stream.
-    pub origin: ServerId,
+/// What a peer's card says of how far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCard {
+    /// The peer.
+    pub server: ServerId,
     /// Its run.
     pub boot: BootId,
-    /// The last sequence number that it has sent.
-    pub seq: u64,
-    /// The CSN of that change, or where its database was before the first.
-    pub csn: Option<Csn>,
+    /// Everything up to here is applied there, or was sent by it.
+    pub vector: Vector,
+    /// Whether it answers pulls.
+    pub serves: bool,
 }
+
+/// Names one question to a peer; an answer to an earlier one is not used.
+pub type PullId = u64;
 
 /// What the shell has to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Apply these. If `contiguous`, everything of the origin before them is applied or on its way, so the
-    /// vector may move.
-    Apply {
-        /// The changes.
-        batch: Batch,
-        /// Whether nothing is missing before them.
-        contiguous: bool,
-    },
-    /// Ask the origin for what follows: after this number of this boot, or, without, after what the vector
-    /// says of it.
+    /// Apply these. Everything of the origin before them is applied or on its way, so the vector may move.
+    Apply(Batch),
+    /// Ask the peer for what follows `have`.
     Pull {
-        /// Whom to ask, and for whose changes.
-        origin: ServerId,
-        /// The last that is here.
-        after: Option<(BootId, u64)>,
+        /// Names the question.
+        id: PullId,
+        /// Whom to ask.
+        from: ServerId,
+        /// What is here or on its way.
+        have: Vector,
+    },
+    /// No peer's journal reaches back to where this replica is: its set of entries has to be compared with that of
+    /// this peer. Answered by [`Inbox::handle_state`] or [`Inbox::handle_reconcile_failure`].
+    Reconcile {
+        /// The peer that is ahead.
+        with: ServerId,
     },
     /// To be told to the admin: changes `from..=to` of this stream have not come.
     Gap {
         /// Whose stream.
         origin: ServerId,
-        /// First missing sequence number; 0 when only the vectors tell that something is missing.
+        /// First missing sequence number; 0 when only CSNs tell that something is missing.
         from: u64,
         /// Last missing sequence number.
         to: u64,
     },
-    /// To be told to the admin: the stream is whole again.
-    Healed {
-        /// Whose stream.
-        origin: ServerId,
-    },
-    /// To be told to the admin: the origin cannot give what is missing.
-    Incomplete {
-        /// Whose stream.
-        origin: ServerId,
-    },
+    /// To be told to the admin: nothing that anybody has shown is missing any more.
+    Healed,
 }
 
-/// Why a pull brought nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PullFailure {
-    /// No answer: gone, busy, line lost. It is tried again.
-    Unreachable,
-    /// The origin's log does not reach back that far.
-    OutOfReach,
-}
-
-/// Puts the streams of the other servers back into order.
+/// Puts the changes of the other servers into order, and finds what is missing.
 ///
-/// Cards, batches and pages go in by the `handle_*` functions in the order of their arrival; after each, the
+/// Each batch names the CSN of its origin's change before it. It continues what is here when everything up to
+/// that CSN is here; otherwise it waits aside, and what lies between is pulled from a peer whose card covers it. One peer
+/// is asked at a time.
+///
+/// Cards, batches and answers go in by the `handle_*` functions in the order of their arrival; after each, the
 /// caller drains [`poll_action`](Self::poll_action) and arms a timer for [`poll_timeout`](Self::poll_timeout).
 #[derive(Debug)]
 pub struct Inbox {
     limits: InboxLimits,
+    own: ServerId,
+    /// Everything up to here is applied or on its way.
+    have: Vector,
+    /// The first and the last change that was made here in this run. Peers may know earlier ones that this replica
+    /// forgot (its database was restored from a backup), and have later ones from here.
+    made_here: Option<(Csn, Csn)>,
+    peers: BTreeMap<ServerId, Peer>,
     streams: BTreeMap<ServerId, Stream>,
+    /// When to look for a source of what is missing.
+    due: Option<Instant>,
+    work: Work,
+    last_id: PullId,
+    /// Something was missing, and it was told.
+    behind: bool,
     actions: VecDeque<Action>,
 }
 
-#[derive(Debug)]
-struct Stream {
-    boot: BootId,
-    /// The sequence number that comes next, once it is known.
-    next: Option<u64>,
-    /// The last number that the origin's card named.
-    card_seq: u64,
-    pull: Option<Pull>,
-    /// Batches behind the hole, by their first number.
-    stash: BTreeMap<u64, Batch>,
-    stash_bytes: usize,
-    contiguous: bool,
-}
-
-#[derive(Debug, Default)]
-struct Pull {
-    failures: u32,
-    retry_at: Option<Instant>,
+/// What is going on; one thing at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    None,
+    Pull {
+        id: PullId,
+        from: ServerId,
+    },
+    Reconcile {
+        with: ServerId,
+    },
+    /// The shell fills the database by other means.
+    Held,
 }
 
 impl Inbox {
-    /// No stream is known yet.
-    pub fn new(limits: InboxLimits) -> Inbox {
-        Inbox { limits, streams: BTreeMap::new(), actions: VecDeque::new() }
-    }
-
-    /// The servers whose streams are known.
-    pub fn origins(&self) -> impl Iterator<Item = ServerId> + '_ {
-        self.streams.keys().copied()
+    /// `have`: everything up to there is in the database.
+    pub fn new(own: ServerId, have: Vector, limits: InboxLimits) -> Inbox {
+        Inbox {
+            limits,
+            own,
+            have,
+            made_here: None,
+            peers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            due: None,
+            work: Work::None,
+            last_id: 0,
+            behind: false,
+            actions: VecDeque::new(),
+        }
     }
 
     /// The next thing to do.
@@ -137,263 +151,241 @@ impl Inbox {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.streams.values().filter_map(|stream| stream.pull.as_ref()?.retry_at).min()
+        self.due.filter(|_| self.work == Work::None)
     }
 
-    /// A server shows its card. `covered` is the CSN up to which everything of it is applied here.
-    pub fn handle_card(&mut self, card: StreamCard, covered: Option<Csn>) {
-        let known = self.streams.get(&card.origin).is_some_and(|stream| stream.boot == card.boot);
-        if !known {
-            self.begin(card, covered);
-            return;
-        }
-        let Some(stream) = self.streams.get_mut(&card.origin) else { return };
-        stream.card_seq = stream.card_seq.max(card.seq);
-        if let Some(pull) = &mut stream.pull {
-            // It is there again: no need to wait out the pause.
-            if pull.retry_at.take().is_some() {
-                self.ask(card.origin);
-            }
-        } else if let Some(next) = stream.next.filter(|next| card.seq >= *next) {
-            self.gap(card.origin, next, card.seq);
-        }
+    /// What is here or on its way.
+    pub fn have(&self) -> &Vector {
+        &self.have
     }
 
-    fn begin(&mut self, card: StreamCard, covered: Option<Csn>) {
-        let contiguous = self.streams.get(&card.origin).is_none_or(|stream| stream.contiguous);
-        let mut stream = Stream::new(card.boot, contiguous);
-        stream.card_seq = card.seq;
-        if covered >= card.csn {
-            stream.next = Some(card.seq.saturating_add(1));
+    /// Whether something is missing that a peer has shown.
+    pub fn is_behind(&self) -> bool {
+        self.behind || self.work != Work::None
+    }
+
+    /// A peer shows its card.
+    pub fn handle_card(&mut self, card: PeerCard, now: Instant) {
+        let peer = self.peers.entry(card.server).or_insert_with(|| Peer::new(card.boot));
+        if peer.boot != card.boot {
+            *peer = Peer::new(card.boot);
         }
-        let behind = stream.next.is_none();
-        self.streams.insert(card.origin, stream);
-        if behind {
-            self.gap(card.origin, 0, card.seq);
+        if card.serves && (!peer.serves || card.vector != peer.vector) {
+            // It is there again, or goes on: no need to wait out a pause.
+            peer.retry_at = None;
+        }
+        peer.vector = card.vector.clone();
+        peer.serves = card.serves;
+        if card.vector.iter().any(|csn| self.lacks(csn)) {
+            self.look_at(now + self.limits.patience);
         }
     }
 
-    /// A live batch. Its sender was checked to be its origin.
-    pub fn handle_batch(&mut self, batch: Batch) {
+    /// A peer is gone, or the line to all of them is.
+    pub fn handle_gone(&mut self, server: ServerId) {
+        self.peers.remove(&server);
+    }
+
+    /// A change was made here. In the order of their CSNs.
+    pub fn handle_local(&mut self, csn: Csn) {
+        let first = self.made_here.map_or(csn, |(first, _)| first);
+        self.made_here = Some((first, csn));
+        self.catch_up_own();
+    }
+
+    /// A batch of the live stream, or one that waited in the offline store. Its sender was checked to be its origin.
+    pub fn handle_batch(&mut self, batch: Batch, now: Instant) {
         let origin = batch.origin;
-        let stream = self.streams.entry(origin).or_insert_with(|| Stream::new(batch.boot, true));
-        if stream.boot != batch.boot {
-            *stream = Stream::new(batch.boot, stream.contiguous);
+        if origin == self.own {
+            return;
         }
-        match stream.next {
-            Some(next) if stream.pull.is_none() && batch.first <= next => {
-                if let Some(action) = stream.accept(batch) {
-                    self.actions.push_back(action);
-                }
-                self.drain_stash(origin);
+        if let (Some(peer), Some(last)) = (self.peers.get_mut(&origin), batch.last_csn()) {
+            peer.vector.advance(last);
+        }
+        let held = self.work == Work::Held;
+        let expected = self.streams.entry(origin).or_default().note(&batch);
+        if !held && batch.prev <= self.have.get(origin) {
+            self.accept(batch);
+            self.drain_stash(origin);
+            return;
+        }
+        let (first, hole) = (batch.first, batch.last_csn() > self.have.get(origin));
+        let stream = self.streams.entry(origin).or_default();
+        stream.put_aside(batch, self.limits.stash_bytes_max);
+        if hole && self.work == Work::None {
+            // Those that follow the first one behind a hole tell nothing new.
+            if expected == 0 || first > expected {
+                self.told(origin, expected, first.saturating_sub(1));
             }
-            next => {
-                let first = batch.first;
-                stream.put_aside(batch, self.limits.stash_bytes_max);
-                if stream.pull.is_none() {
-                    // Without a number to expect, only the vector tells what is missing.
-                    self.gap(origin, next.unwrap_or(0), first.saturating_sub(1));
-                }
-            }
+            self.look_at(now);
         }
     }
 
-    /// The answer to a pull from `origin`: batches in their order, and whether there is more. `after` is what
-    /// [`Action::Pull`] said; an answer to a question that is no longer the right one is not used.
-    pub fn handle_page(
-        &mut self,
-        origin: ServerId,
-        after: Option<(BootId, u64)>,
-        batches: Vec<Batch>,
-        more: bool,
-        now: Instant,
-    ) {
-        if !self.is_answer(origin, after) {
-            return;
-        }
-        let Some(stream) = self.streams.get_mut(&origin) else { return };
+    /// The answer to [`Action::Pull`]: batches in their order, the CSNs up to which the peer's journal lacks the
+    /// changes of some origins, and whether asking again gives more.
+    pub fn handle_page(&mut self, id: PullId, batches: Vec<Batch>, beyond: &[Csn], more: bool, now: Instant) {
+        let Some(from) = self.asked(id) else { return };
+        let before = self.have.clone();
         for batch in batches {
-            if batch.origin != origin {
-                continue;
-            }
-            if batch.boot != stream.boot {
-                *stream = Stream { pull: stream.pull.take(), ..Stream::new(batch.boot, stream.contiguous) };
-            }
-            // The origin answered by the vector: it begins where this replica ends.
-            let next = *stream.next.get_or_insert(batch.first);
-            if batch.first > next {
-                // No answer to what was asked. What this replica has is certain, so it asks by that, later.
-                stream.next = None;
-                self.handle_pull_failure(origin, None, PullFailure::Unreachable, now);
-                return;
-            }
-            if let Some(action) = stream.accept(batch) {
-                self.actions.push_back(action);
+            // Any other would leave a hole; what is before it may come from somebody else.
+            if batch.prev <= self.have.get(batch.origin) {
+                self.accept(batch);
             }
         }
-        stream.next.get_or_insert(stream.card_seq.saturating_add(1));
-        if more {
-            stream.pull = Some(Pull::default());
-            self.ask(origin);
+        let progress = self.have != before;
+        if more && progress {
+            self.ask(from);
             return;
         }
-        stream.pull = None;
-        if stream.contiguous {
-            self.actions.push_back(Action::Healed { origin });
-        }
-        self.drain_stash(origin);
-    }
-
-    /// Whether this is the answer to the question that is open. If another one is, it is asked again.
-    fn is_answer(&mut self, origin: ServerId, after: Option<(BootId, u64)>) -> bool {
-        let Some(stream) = self.streams.get(&origin).filter(|stream| stream.pull.is_some()) else {
-            return false;
-        };
-        let answer = stream.position() == after;
-        if !answer {
-            self.ask(origin);
-        }
-        answer
-    }
-
-    /// A pull from `origin` brought nothing. `after` is what [`Action::Pull`] said.
-    pub fn handle_pull_failure(
-        &mut self,
-        origin: ServerId,
-        after: Option<(BootId, u64)>,
-        failure: PullFailure,
-        now: Instant,
-    ) {
-        let limits = self.limits;
-        if !self.is_answer(origin, after) {
-            return;
-        }
-        let Some(stream) = self.streams.get_mut(&origin) else { return };
-        match failure {
-            PullFailure::Unreachable => {
-                let pull = stream.pull.get_or_insert_default();
-                let delay = limits.retry_delay_min * 2u32.saturating_pow(pull.failures.min(16));
-                pull.failures += 1;
-                pull.retry_at = Some(now + delay.min(limits.retry_delay_max));
+        self.work = Work::None;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            for floor in beyond {
+                peer.beyond.insert(floor.server_id(), *floor);
             }
-            PullFailure::OutOfReach => {
-                if std::mem::replace(&mut stream.contiguous, false) {
-                    self.actions.push_back(Action::Incomplete { origin });
-                }
-                if stream.next.is_none() {
-                    // What the origin made before this run is gone; what it made since may be there.
-                    stream.next = Some(1);
-                    self.ask(origin);
-                    return;
-                }
-                stream.pull = None;
-                let first = stream.stash.first_key_value().map(|(first, _)| *first);
-                stream.next = Some(first.unwrap_or(stream.card_seq.saturating_add(1)));
-                self.drain_stash(origin);
+            match progress || !beyond.is_empty() {
+                true => peer.failures = 0,
+                // It shows what it does not give (yet).
+                false => peer.fail(now, &self.limits),
             }
         }
+        self.catch_up_own();
+        self.drain_stashes();
+        self.look_at(now);
     }
 
-    /// Asks again where a pause is over.
+    /// The peer did not answer, or could not.
+    pub fn handle_pull_failure(&mut self, id: PullId, now: Instant) {
+        let Some(from) = self.asked(id) else { return };
+        self.work = Work::None;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.fail(now, &self.limits);
+        }
+        self.look_at(now);
+    }
+
+    /// Looks for a source of what is missing, if it is time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let due = |stream: &Stream| {
-            stream.pull.as_ref().is_some_and(|pull| pull.retry_at.is_some_and(|retry| retry <= now))
-        };
-        let origins: Vec<ServerId> =
-            self.streams.iter().filter(|(_, stream)| due(stream)).map(|(origin, _)| *origin).collect();
-        for origin in origins {
-            if let Some(pull) = self.streams.get_mut(&origin).and_then(|stream| stream.pull.as_mut()) {
-                pull.retry_at = None;
+        if self.work != Work::None || self.due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.due = None;
+        match self.search(now) {
+            Search::Nothing => {
+                if std::mem::replace(&mut self.behind, false) {
+                    self.actions.push_back(Action::Healed);
+                }
             }
-            self.ask(origin);
-        }
-    }
-
-    /// The shell could not take the last batches: what follows `covered` has to be pulled.
-    pub fn handle_overflow(&mut self, origin: ServerId) {
-        if let Some(stream) = self.streams.get_mut(&origin) {
-            stream.next = None;
-            if stream.pull.is_none() {
-                self.gap(origin, 0, 0);
+            Search::Ask(from, origin) => {
+                if !self.behind {
+                    self.told(origin, 0, 0);
+                }
+                self.ask(from);
             }
+            Search::Reconcile(with) => {
+                self.work = Work::Reconcile { with };
+                self.actions.push_back(Action::Reconcile { with });
+            }
+            Search::Wait(until) => self.due = until,
         }
     }
 
-    fn gap(&mut self, origin: ServerId, from: u64, to: u64) {
-        if let Some(stream) = self.streams.get_mut(&origin) {
-            stream.pull = Some(Pull::default());
-            self.actions.push_back(Action::Gap { origin, from, to });
-            self.ask(origin);
+    /// The database now holds everything up to `state`, by reconciliation or an initial load.
+    pub fn handle_state(&mut self, state: &Vector, now: Instant) {
+        self.work = Work::None;
+        state.iter().for_each(|csn| self.have.advance(csn));
+        self.catch_up_own();
+        self.drain_stashes();
+        self.look_at(now);
+    }
+
+    /// The comparison with the peer came to nothing.
+    pub fn handle_reconcile_failure(&mut self, now: Instant) {
+        let Work::Reconcile { with } = std::mem::replace(&mut self.work, Work::None) else { return };
+        if let Some(peer) = self.peers.get_mut(&with) {
+            peer.fail(now, &self.limits);
+        }
+        self.look_at(now);
+    }
+
+    /// The shell fills the database by other means: what comes meanwhile waits aside. Ends with
+    /// [`handle_state`](Self::handle_state) or [`handle_reset`](Self::handle_reset).
+    pub fn hold(&mut self) {
+        self.work = Work::Held;
+    }
+
+    /// What was on its way is lost: everything behind `applied` has to come again.
+    pub fn handle_reset(&mut self, applied: Vector, now: Instant) {
+        self.have = applied;
+        self.work = Work::None;
+        self.catch_up_own();
+        self.look_at(now);
+    }
+
+    fn asked(&self, id: PullId) -> Option<ServerId> {
+        match self.work {
+            Work::Pull { id: open, from } if open == id => Some(from),
+            _ => None,
         }
     }
 
-    fn ask(&mut self, origin: ServerId) {
-        if let Some(stream) = self.streams.get(&origin) {
-            let after = stream.position();
-            self.actions.push_back(Action::Pull { origin, after });
+    fn ask(&mut self, from: ServerId) {
+        self.last_id += 1;
+        self.work = Work::Pull { id: self.last_id, from };
+        self.actions.push_back(Action::Pull { id: self.last_id, from, have: self.have.clone() });
+    }
+
+    fn look_at(&mut self, when: Instant) {
+        self.due = Some(self.due.map_or(when, |due| due.min(when)));
+    }
+
+    fn told(&mut self, origin: ServerId, from: u64, to: u64) {
+        self.behind = true;
+        self.actions.push_back(Action::Gap { origin, from, to });
+    }
+
+    /// Whether the change is missing here, as far as others can know it better.
+    fn lacks(&self, csn: Csn) -> bool {
+        let made_here = |first: Csn| csn.server_id() == self.own && csn >= first;
+        !self.have.covers(csn) && !self.made_here.is_some_and(|(first, _)| made_here(first))
+    }
+
+    /// What was made here counts as here once nothing is missing before it.
+    fn catch_up_own(&mut self) {
+        let Some((_, last)) = self.made_here else { return };
+        let known_elsewhere = self.peers.values().filter_map(|peer| peer.vector.get(self.own));
+        if !known_elsewhere.into_iter().any(|csn| self.lacks(csn)) {
+            self.have.advance(last);
+        }
+    }
+
+    /// Takes what is new of a batch that leaves no hole.
+    fn accept(&mut self, mut batch: Batch) {
+        let origin = batch.origin;
+        let have = self.have.get(origin);
+        let seen = batch.changes.partition_point(|change| Some(change.csn) <= have);
+        batch.changes.drain(..seen);
+        batch.first = batch.first.saturating_add(seen as u64);
+        batch.prev = batch.prev.max(have);
+        if let Some((first, _)) = self.made_here.filter(|_| origin == self.own) {
+            batch.changes.retain(|change| change.csn < first);
+        }
+        if let Some(last) = batch.last_csn() {
+            self.have.advance(last);
+            self.actions.push_back(Action::Apply(batch));
         }
     }
 
     fn drain_stash(&mut self, origin: ServerId) {
-        let Some(stream) = self.streams.get_mut(&origin) else { return };
-        let Some(mut next) = stream.next else { return };
-        while let Some(entry) = stream.stash.first_entry().filter(|entry| *entry.key() <= next) {
-            let batch = entry.remove();
-            stream.stash_bytes -= bytes(&batch);
-            if let Some(action) = stream.accept(batch) {
-                self.actions.push_back(action);
-            }
-            next = stream.next.unwrap_or(next);
-        }
-        if let Some(first) = stream.stash.first_key_value().map(|(first, _)| *first) {
-            self.gap(origin, next, first.saturating_sub(1));
-        }
-    }
-}
-
-fn bytes(batch: &Batch) -> usize {
-    batch.changes.iter().map(crate::Change::size).sum()
-}
-
-impl Stream {
-    fn new(boot: BootId, contiguous: bool) -> Stream {
-        Stream {
-            boot,
-            next: None,
-            card_seq: 0,
-            pull: None,
-            stash: BTreeMap::new(),
-            stash_bytes: 0,
-            contiguous,
+        while let Some(batch) =
+            self.streams.get_mut(&origin).and_then(|stream| stream.take_next(self.have.get(origin)))
+        {
+            self.accept(batch);
         }
     }
 
-    /// The last that is here, once that is known.
-    fn position(&self) -> Option<(BootId, u64)> {
-        self.next.map(|next| (self.boot, next.saturating_sub(1)))
-    }
-
-    /// Cuts off what was seen before; `None` when that is all.
-    fn accept(&mut self, mut batch: Batch) -> Option<Action> {
-        let next = self.next?;
-        if batch.last() < next {
-            return None;
-        }
-        let seen = usize::try_from(next.saturating_sub(batch.first)).ok()?;
-        batch.changes.drain(..seen);
-        batch.first = batch.first.saturating_add(seen as u64);
-        self.next = Some(batch.last().saturating_add(1));
-        Some(Action::Apply { batch, contiguous: self.contiguous })
-    }
-
-    fn put_aside(&mut self, batch: Batch, bytes_max: usize) {
-        let size = bytes(&batch);
-        if self.stash_bytes + size <= bytes_max {
-            self.stash_bytes += size;
-            if let Some(replaced) = self.stash.insert(batch.first, batch) {
-                self.stash_bytes -= bytes(&replaced);
-            }
-        }
+    fn drain_stashes(&mut self) {
+        let origins: Vec<ServerId> = self.streams.keys().copied().collect();
+        origins.into_iter().for_each(|origin| self.drain_stash(origin));
     }
 }
 

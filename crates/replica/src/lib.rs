@@ -19,6 +19,6 @@ pub use change::{Batch, Change, Operation};
 pub use commit_order::CommitOrder;
 pub use csn::{Csn, CsnError};
 pub use ids::{BootId, EntryUuid, IdError, ServerId};
-pub use inbox::{Action, Inbox, InboxLimits, PullFailure, StreamCard};
-pub use outbox::{OutOfReach, Outbox, OutboxLimits};
+pub use inbox::{Action, Inbox, InboxLimits, PeerCard, PullId};
+pub use outbox::{Outbox, OutboxLimits};
 pub use vector::Vector;

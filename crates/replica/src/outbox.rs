@@ -18,7 +18,7 @@ pub struct OutboxLimits {
     pub gather_delay: Duration,
     /// An echo that takes longer than this is lost, and everything after it is sent again.
     pub echo_timeout: Duration,
-    /// Bytes of content that are kept for peers that missed them, and for the time without a line.
+    /// Bytes of content that wait to be sent. What falls out is pulled from the journal by those who lack it.
     pub log_bytes_max: usize,
 }
 
@@ -30,12 +30,12 @@ impl Default for OutboxLimits {
             window_batches_max: 16,
             gather_delay: Duration::from_millis(5),
             echo_timeout: Duration::from_secs(20),
-            log_bytes_max: 64 * 1024 * 1024,
+            log_bytes_max: 16 * 1024 * 1024,
         }
     }
 }
 
-/// The log of one boot's own changes, with a cursor for what was sent and one for what has come back.
+/// This boot's own changes that have not come back yet, with a cursor for what was sent.
 ///
 /// The sequence numbers are dense: change `n` of the log has the number `first + n`. After a lost line the
 /// stream is taken up at what had come back last, so a receiver may see changes twice, never a hole that
@@ -45,7 +45,7 @@ pub struct Outbox {
     origin: ServerId,
     boot: BootId,
     limits: OutboxLimits,
-    /// The own changes up to here were made before the log begins.
+    /// The last own change before the log begins.
     start: Option<Csn>,
     log: VecDeque<Change>,
     log_bytes: usize,
@@ -66,11 +66,6 @@ struct InFlight {
     last: u64,
     sent: Instant,
 }
-
-/// A peer asks for changes that the log does not hold any more, or never held.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the log of this server's changes does not reach back that far")]
-pub struct OutOfReach;
 
 impl Outbox {
     /// An empty log of a new boot. `start` is the own CSN up to which the database already was.
@@ -141,17 +136,21 @@ impl Outbox {
         self.alone_until = batch.last();
     }
 
-    /// A new stream that begins behind `change`, which was polled last and cannot be sent at all. Its receivers see
-    /// from the card that they lack something that they cannot get.
-    pub fn begin_behind(&mut self, change: &Batch) {
-        let count = (change.last() + 1 - self.first) as usize;
-        let dropped: Vec<Change> = self.log.drain(..count.min(self.log.len())).collect();
-        self.log_bytes -= dropped.iter().map(Change::size).sum::<usize>();
-        self.start = dropped.last().map(|change| change.csn).or(self.start);
-        self.boot = self.boot.next();
-        (self.first, self.unsent, self.alone_until) = (1, 1, 0);
+    /// The batch that was polled last is passed over: receivers see the hole and ask for it.
+    pub fn pass_over(&mut self, batch: &Batch) {
+        if self.in_flight.back().is_some_and(|sent| sent.first == batch.first) {
+            self.in_flight.pop_back();
+        }
+    }
+
+    /// Changes up to `csn` will never be pushed: receivers see a hole there.
+    pub fn skip_to(&mut self, csn: Csn) {
+        self.first = self.last() + 1;
+        self.unsent = self.first;
+        self.log.clear();
+        self.log_bytes = 0;
         self.in_flight.clear();
-        self.last_sent = None;
+        self.start = Some(csn).max(self.start);
     }
 
     /// The stream's boot id.
@@ -193,6 +192,14 @@ impl Outbox {
     pub fn handle_echo(&mut self, last: u64) {
         while self.in_flight.front().is_some_and(|batch| batch.last <= last) {
             self.in_flight.pop_front();
+        }
+        let needed = self.in_flight.front().map_or(self.unsent, |oldest| oldest.first);
+        while self.first < needed
+            && let Some(oldest) = self.log.pop_front()
+        {
+            self.log_bytes -= oldest.size();
+            self.start = Some(oldest.csn);
+            self.first += 1;
         }
     }
 
@@ -248,29 +255,6 @@ impl Outbox {
             prev,
             changes,
         })
-    }
-
-    /// A page for a peer that has everything up to `after` (of this boot), or up to the own CSN `csn`.
-    /// `None`: there is nothing later.
-    ///
-    /// # Errors
-    /// [`OutOfReach`] when changes between there and the log's first are not in the log.
-    pub fn page(
-        &self,
-        after: Option<(BootId, u64)>,
-        csn: Option<Csn>,
-        bytes_max: usize,
-    ) -> Result<Option<Batch>, OutOfReach> {
-        let from = match after {
-            Some((boot, seq)) if boot == self.boot && seq.saturating_add(1) >= self.first => {
-                seq.saturating_add(1)
-            }
-            _ if csn >= self.start => {
-                self.first + self.log.partition_point(|change| Some(change.csn) <= csn) as u64
-            }
-            _ => return Err(OutOfReach),
-        };
-        Ok(self.read(from, bytes_max))
     }
 }
 
@@ -360,40 +344,32 @@ mod tests {
         assert_eq!((lost, outbox.last()), (2, 5));
         outbox.handle_online();
         assert_eq!(range(outbox.poll_batch(now)), Some((3, 5)));
-        assert_eq!(outbox.page(None, Some(csn(1, 1)), 1000), Err(OutOfReach));
-        assert_eq!(range(outbox.page(None, Some(csn(2, 1)), 10_000).unwrap()), Some((3, 5)));
     }
 
     #[test]
-    fn a_page_begins_after_what_the_peer_has() {
-        let mut outbox = outbox(OutboxLimits::default());
-        (1..=4).for_each(|second| {
-            outbox.push(delete(csn(second, 1)));
-        });
-        let boot = BootId::new(7);
-        assert_eq!(range(outbox.page(Some((boot, 2)), None, 10_000).unwrap()), Some((3, 4)));
-        assert_eq!(range(outbox.page(None, Some(csn(0, 1)), 10_000).unwrap()), Some((1, 4)));
-        assert_eq!(range(outbox.page(None, Some(csn(4, 1)), 10_000).unwrap()), None);
-        assert_eq!(outbox.page(None, None, 10_000), Err(OutOfReach));
-        assert_eq!(outbox.page(Some((BootId::new(8), 2)), None, 10_000), Err(OutOfReach));
+    fn each_batch_names_the_change_before_it_whatever_was_forgotten_or_skipped() {
+        let limits = OutboxLimits { batch_changes_max: 1, ..OutboxLimits::default() };
+        let (now, mut outbox) = (Instant::now(), outbox(limits));
+        let prev = |batch: Option<Batch>| batch.map(|batch| (batch.first, batch.prev));
+        (1..=3).for_each(|second| assert_eq!(outbox.push(delete(csn(second, 1))), 0));
+        assert_eq!(prev(outbox.poll_batch(now)), Some((1, Some(csn(0, 1)))));
+        let unsendable = outbox.poll_batch(now).unwrap();
+        outbox.pass_over(&unsendable);
+        assert_eq!(prev(outbox.poll_batch(now)), Some((3, Some(csn(2, 1)))));
+        outbox.skip_to(csn(9, 1));
+        outbox.push(delete(csn(10, 1)));
+        assert_eq!(prev(outbox.poll_batch(now)), Some((4, Some(csn(9, 1)))));
     }
 
     #[test]
-    fn a_change_that_cannot_be_sent_is_found_and_a_new_stream_begins_behind_it() {
+    fn a_batch_that_cannot_be_sent_is_taken_apart() {
         let (now, mut outbox) = (Instant::now(), outbox(OutboxLimits::default()));
-        (1..=3).for_each(|second| {
-            outbox.push(delete(csn(second, 1)));
-        });
+        (1..=2).for_each(|second| assert_eq!(outbox.push(delete(csn(second, 1))), 0));
         let batch = outbox.poll_batch(now).unwrap();
         outbox.handle_unsendable(&batch);
         assert_eq!(range(outbox.poll_batch(now)), Some((1, 1)));
         let later = now + OutboxLimits::default().gather_delay;
-        let bad = outbox.poll_batch(later).unwrap();
-        assert_eq!(range(Some(bad.clone())), Some((2, 2)));
-        outbox.begin_behind(&bad);
-        let rest = outbox.poll_batch(later).unwrap();
-        assert_eq!((rest.boot, rest.first, rest.changes[0].csn), (BootId::new(8), 1, csn(3, 1)));
-        assert_eq!(outbox.page(None, Some(csn(1, 1)), 1000), Err(OutOfReach));
+        assert_eq!(range(outbox.poll_batch(later)), Some((2, 2)));
     }
 
     #[test]

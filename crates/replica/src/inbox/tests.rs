@@ -1,201 +1,252 @@
-//! Streams with holes, repeats, restarts and answers that come late.
+//! Streams with holes, repeats and restarts, and the search for who has what is missing.
 
 use super::*;
-use crate::testing::{batch, csn, server};
+use crate::testing::{batch, csn, delete, server};
 
-fn inbox() -> Inbox {
-    Inbox::new(InboxLimits::default())
+const BOOT: u64 = 7;
+
+/// A replica with the serverID 9 that has everything of server 1 up to `second`.
+fn at(second: u64) -> Inbox {
+    let have = (second > 0).then(|| csn(second, 1)).into_iter().collect();
+    Inbox::new(server(9), have, InboxLimits::default())
 }
 
-fn card(boot: u64, seq: u64, at: Option<Csn>) -> StreamCard {
-    StreamCard { origin: server(1), boot: BootId::new(boot), seq, csn: at }
+fn live(inbox: &mut Inbox, first: u64, last: u64) {
+    inbox.handle_batch(batch(BOOT, first, last), Instant::now());
 }
 
-fn at(boot: u64, seq: u64) -> Option<(BootId, u64)> {
-    Some((BootId::new(boot), seq))
+/// The card of `peer`, which has everything of server 1 up to `second`.
+fn card(inbox: &mut Inbox, peer: u32, second: u64, now: Instant) {
+    card_with(inbox, peer, [csn(second, 1)].into_iter().collect(), true, now);
 }
 
-fn page(inbox: &mut Inbox, after: Option<(BootId, u64)>, batches: Vec<Batch>, more: bool) {
-    inbox.handle_page(server(1), after, batches, more, Instant::now());
+fn card_with(inbox: &mut Inbox, peer: u32, vector: Vector, serves: bool, now: Instant) {
+    inbox.handle_card(PeerCard { server: server(peer), boot: BootId::new(BOOT), vector, serves }, now);
 }
 
-fn following(boot: u64) -> Inbox {
-    let mut inbox = inbox();
-    inbox.handle_card(card(boot, 0, None), None);
-    inbox
-}
-
-fn drain(inbox: &mut Inbox) -> Vec<String> {
+/// Everything that is due by now happens.
+fn drain(inbox: &mut Inbox, now: Instant) -> Vec<String> {
+    inbox.handle_timeout(now);
     std::iter::from_fn(|| inbox.poll_action())
         .map(|action| match action {
-            Action::Apply { batch, contiguous } => {
-                format!("apply {}-{}{}", batch.first, batch.last(), if contiguous { "" } else { " loose" })
+            Action::Apply(batch) => format!("apply {}-{}", batch.first, batch.last()),
+            Action::Pull { from, have, .. } => {
+                let have =
+                    have.get(server(1)).map(|csn| csn.as_str()[12..14].trim_start_matches('0').to_owned());
+                format!("pull from {from} after {}", have.unwrap_or_default())
             }
-            Action::Pull { after, .. } => format!("pull {:?}", after.map(|(_, seq)| seq)),
+            Action::Reconcile { with } => format!("reconcile with {with}"),
             Action::Gap { from, to, .. } => format!("gap {from}-{to}"),
-            Action::Healed { .. } => "healed".to_owned(),
-            Action::Incomplete { .. } => "incomplete".to_owned(),
+            Action::Healed => "healed".to_owned(),
         })
         .collect()
 }
 
+fn page(inbox: &mut Inbox, batches: Vec<Batch>, beyond: &[Csn], more: bool, now: Instant) {
+    let id = inbox.last_id;
+    inbox.handle_page(id, batches, beyond, more, now);
+}
+
+fn later(now: Instant) -> Instant {
+    now + InboxLimits::default().patience
+}
+
 #[test]
 fn a_stream_in_order_is_applied_as_it_comes_and_only_once() {
-    let mut inbox = following(7);
-    inbox.handle_batch(batch(7, 1, 2));
-    inbox.handle_batch(batch(7, 1, 2));
-    inbox.handle_batch(batch(7, 2, 4));
-    assert_eq!(drain(&mut inbox), ["apply 1-2", "apply 3-4"]);
+    let (now, mut inbox) = (Instant::now(), at(0));
+    live(&mut inbox, 1, 2);
+    live(&mut inbox, 1, 2);
+    live(&mut inbox, 2, 4);
+    assert_eq!(drain(&mut inbox, now), ["apply 1-2", "apply 3-4"]);
 }
 
 #[test]
 fn a_hole_is_reported_and_pulled_and_what_came_behind_it_waits() {
-    let mut inbox = following(7);
-    inbox.handle_batch(batch(7, 1, 1));
-    inbox.handle_batch(batch(7, 4, 5));
-    inbox.handle_batch(batch(7, 6, 6));
-    assert_eq!(drain(&mut inbox), ["apply 1-1", "gap 2-3", "pull Some(1)"]);
-    page(&mut inbox, at(7, 1), vec![batch(7, 2, 4)], false);
-    assert_eq!(drain(&mut inbox), ["apply 2-4", "healed", "apply 5-5", "apply 6-6"]);
+    let (now, mut inbox) = (Instant::now(), at(0));
+    card(&mut inbox, 1, 1, now);
+    live(&mut inbox, 1, 1);
+    live(&mut inbox, 4, 5);
+    live(&mut inbox, 6, 6);
+    assert_eq!(drain(&mut inbox, Instant::now()), ["apply 1-1", "gap 2-3", "pull from 1 after 1"]);
+    page(&mut inbox, vec![batch(BOOT, 2, 4)], &[], false, now);
+    assert_eq!(drain(&mut inbox, Instant::now()), ["apply 2-4", "apply 5-5", "apply 6-6", "healed"]);
 }
 
 #[test]
-fn a_card_tells_of_a_lost_last_batch() {
-    let mut inbox = following(7);
-    inbox.handle_batch(batch(7, 1, 1));
-    inbox.handle_card(card(7, 3, Some(csn(3, 1))), Some(csn(1, 1)));
-    assert_eq!(drain(&mut inbox), ["apply 1-1", "gap 2-3", "pull Some(1)"]);
+fn a_card_tells_of_a_lost_last_batch_after_a_moment() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    card(&mut inbox, 1, 3, now);
+    assert_eq!(drain(&mut inbox, now), [""; 0]);
+    assert_eq!(inbox.poll_timeout(), Some(later(now)));
+    assert_eq!(drain(&mut inbox, later(now)), ["gap 0-0", "pull from 1 after 1"]);
 }
 
 #[test]
-fn a_replica_that_is_behind_at_the_first_card_pulls_by_its_vector() {
-    let mut inbox = inbox();
-    inbox.handle_card(card(7, 9, Some(csn(9, 1))), Some(csn(3, 1)));
-    inbox.handle_batch(batch(7, 10, 10));
-    assert_eq!(drain(&mut inbox), ["gap 0-9", "pull None"]);
-    page(&mut inbox, None, vec![batch(7, 4, 6)], true);
-    page(&mut inbox, at(7, 6), vec![batch(7, 7, 10)], false);
-    assert_eq!(drain(&mut inbox), ["apply 4-6", "pull Some(6)", "apply 7-10", "healed"]);
+fn what_comes_within_that_moment_was_not_lost() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    card(&mut inbox, 1, 3, now);
+    live(&mut inbox, 2, 3);
+    assert_eq!(drain(&mut inbox, later(now)), ["apply 2-3"]);
 }
 
 #[test]
-fn a_replica_that_has_everything_at_the_first_card_follows_at_once() {
-    let mut inbox = inbox();
-    inbox.handle_card(card(7, 9, Some(csn(9, 1))), Some(csn(9, 1)));
-    inbox.handle_batch(batch(7, 10, 10));
-    assert_eq!(drain(&mut inbox), ["apply 10-10"]);
+fn any_peer_whose_card_covers_it_is_asked_and_the_next_one_when_it_does_not_answer() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    card(&mut inbox, 2, 5, now);
+    card(&mut inbox, 3, 5, now);
+    let now = later(now);
+    assert_eq!(drain(&mut inbox, now), ["gap 0-0", "pull from 2 after 1"]);
+    let id = inbox.last_id;
+    inbox.handle_pull_failure(id, now);
+    assert_eq!(drain(&mut inbox, now), ["pull from 3 after 1"]);
+    inbox.handle_page(id, vec![batch(BOOT, 2, 5)], &[], false, now);
+    assert_eq!(drain(&mut inbox, now), [""; 0]);
+    page(&mut inbox, vec![batch(BOOT, 2, 3)], &[], true, now);
+    page(&mut inbox, vec![batch(BOOT, 4, 5)], &[], false, now);
+    assert_eq!(drain(&mut inbox, now), ["apply 2-3", "pull from 3 after 3", "apply 4-5", "healed"]);
 }
 
 #[test]
-fn a_new_boot_begins_a_new_stream() {
-    let mut inbox = following(7);
-    inbox.handle_batch(batch(7, 1, 3));
-    inbox.handle_card(card(8, 0, Some(csn(3, 1))), Some(csn(3, 1)));
-    inbox.handle_batch(batch(8, 1, 1));
-    assert_eq!(drain(&mut inbox), ["apply 1-3", "apply 1-1"]);
+fn servers_that_return_together_do_not_all_ask_the_same_peer() {
+    let asked: std::collections::BTreeSet<String> = (4..7)
+        .map(|own| {
+            let now = Instant::now();
+            let mut inbox = Inbox::new(server(own), Vector::default(), InboxLimits::default());
+            (1..=8).filter(|peer| *peer != own).for_each(|peer| card(&mut inbox, peer, 5, now));
+            drain(&mut inbox, later(now)).pop().unwrap()
+        })
+        .collect();
+    assert_eq!(asked.len(), 3);
 }
 
 #[test]
-fn a_batch_of_an_unknown_boot_is_not_trusted_to_be_the_first() {
-    let mut inbox = following(7);
-    inbox.handle_batch(batch(9, 1, 1));
-    assert_eq!(drain(&mut inbox), ["gap 0-0", "pull None"]);
-    page(&mut inbox, None, vec![batch(9, 1, 1)], false);
-    assert_eq!(drain(&mut inbox), ["apply 1-1", "healed"]);
-}
-
-#[test]
-fn an_unreachable_origin_is_asked_again_after_growing_pauses_and_at_once_when_it_shows_up() {
-    let (now, mut inbox) = (Instant::now(), following(7));
-    inbox.handle_batch(batch(7, 3, 3));
-    drain(&mut inbox);
-    inbox.handle_pull_failure(server(1), at(7, 0), PullFailure::Unreachable, now);
-    let first = inbox.poll_timeout().unwrap();
-    inbox.handle_timeout(first);
-    assert_eq!(drain(&mut inbox), ["pull Some(0)"]);
-    inbox.handle_pull_failure(server(1), at(7, 0), PullFailure::Unreachable, first);
-    assert!(inbox.poll_timeout().unwrap() - first > first - now);
-    inbox.handle_card(card(7, 3, Some(csn(3, 1))), None);
-    assert_eq!(drain(&mut inbox), ["pull Some(0)"]);
+fn a_busy_peer_is_not_asked_until_it_serves() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    let vector: Vector = [csn(5, 1)].into_iter().collect();
+    card_with(&mut inbox, 2, vector.clone(), false, now);
+    assert_eq!(drain(&mut inbox, later(now)), [""; 0]);
     assert_eq!(inbox.poll_timeout(), None);
+    card_with(&mut inbox, 2, vector, true, now);
+    assert_eq!(drain(&mut inbox, later(now)), ["gap 0-0", "pull from 2 after 1"]);
 }
 
 #[test]
-fn what_cannot_be_had_leaves_the_vector_where_it_is_and_the_stream_goes_on() {
-    let mut inbox = following(7);
-    inbox.handle_batch(batch(7, 3, 3));
-    drain(&mut inbox);
-    inbox.handle_pull_failure(server(1), at(7, 0), PullFailure::OutOfReach, Instant::now());
-    inbox.handle_batch(batch(7, 4, 4));
-    assert_eq!(drain(&mut inbox), ["incomplete", "apply 3-3 loose", "apply 4-4 loose"]);
+fn a_peer_that_does_not_answer_is_asked_again_after_growing_pauses() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    card(&mut inbox, 2, 5, now);
+    let mut now = later(now);
+    let mut pauses = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(drain(&mut inbox, now).pop().unwrap(), "pull from 2 after 1");
+        let id = inbox.last_id;
+        inbox.handle_pull_failure(id, now);
+        assert_eq!(drain(&mut inbox, now), [""; 0]);
+        let retry = inbox.poll_timeout().unwrap();
+        pauses.push(retry - now);
+        now = retry;
+    }
+    assert!(pauses[0] < pauses[1] && pauses[1] < pauses[2]);
 }
 
 #[test]
-fn of_an_origin_that_was_restarted_at_least_what_it_made_since_is_had() {
-    let mut inbox = inbox();
-    inbox.handle_card(card(7, 9, Some(csn(9, 1))), Some(csn(1, 1)));
-    inbox.handle_pull_failure(server(1), None, PullFailure::OutOfReach, Instant::now());
-    page(&mut inbox, at(7, 0), vec![batch(7, 1, 9)], false);
-    assert_eq!(drain(&mut inbox), ["gap 0-9", "pull None", "incomplete", "pull Some(0)", "apply 1-9 loose"]);
+fn where_no_journal_reaches_back_the_sets_are_compared() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    card(&mut inbox, 2, 9, now);
+    card(&mut inbox, 3, 9, now);
+    let now = later(now);
+    drain(&mut inbox, now);
+    page(&mut inbox, vec![], &[csn(4, 1)], false, now);
+    assert_eq!(drain(&mut inbox, now), ["pull from 3 after 1"]);
+    page(&mut inbox, vec![], &[csn(5, 1)], false, now);
+    assert_eq!(drain(&mut inbox, now), ["reconcile with 2"]);
+    live(&mut inbox, 10, 10);
+    inbox.handle_state(&[csn(9, 1)].into_iter().collect(), now);
+    assert_eq!(drain(&mut inbox, now), ["apply 10-10", "healed"]);
+}
+
+#[test]
+fn a_journal_that_did_not_reach_back_does_once_this_replica_is_further() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    card(&mut inbox, 2, 9, now);
+    let now = later(now);
+    drain(&mut inbox, now);
+    page(&mut inbox, vec![], &[csn(4, 1)], false, now);
+    drain(&mut inbox, now);
+    inbox.handle_state(&[csn(6, 1)].into_iter().collect(), now);
+    assert_eq!(drain(&mut inbox, now), ["pull from 2 after 6"]);
+}
+
+#[test]
+fn a_batch_that_would_leave_a_hole_is_not_taken_from_a_page() {
+    let (now, mut inbox) = (Instant::now(), at(0));
+    card(&mut inbox, 1, 9, now);
+    let now = later(now);
+    drain(&mut inbox, now);
+    page(&mut inbox, vec![batch(BOOT, 1, 2), batch(BOOT, 5, 6)], &[], false, now);
+    assert_eq!(drain(&mut inbox, now), ["apply 1-2", "pull from 1 after 2"]);
+}
+
+#[test]
+fn what_was_lost_after_it_was_taken_is_pulled_again_and_an_answer_from_before_is_not_used() {
+    let (now, mut inbox) = (Instant::now(), at(0));
+    card(&mut inbox, 1, 4, now);
+    let now = later(now);
+    drain(&mut inbox, now);
+    page(&mut inbox, vec![batch(BOOT, 1, 2)], &[], true, now);
+    assert_eq!(drain(&mut inbox, now), ["apply 1-2", "pull from 1 after 2"]);
+    let before = inbox.last_id;
+    inbox.handle_reset(Vector::default(), now);
+    inbox.handle_page(before, vec![batch(BOOT, 3, 4)], &[], false, now);
+    assert_eq!(drain(&mut inbox, now), ["pull from 1 after "]);
 }
 
 #[test]
 fn a_full_stash_drops_what_it_cannot_hold_and_pulls_it_later() {
-    let limits = InboxLimits { stash_bytes_max: bytes(&batch(7, 3, 3)), ..InboxLimits::default() };
-    let mut inbox = Inbox::new(limits);
-    inbox.handle_card(card(7, 0, None), None);
-    inbox.handle_batch(batch(7, 2, 2));
-    inbox.handle_batch(batch(7, 3, 3));
-    drain(&mut inbox);
-    page(&mut inbox, at(7, 0), vec![batch(7, 1, 1)], false);
-    assert_eq!(drain(&mut inbox), ["apply 1-1", "healed", "apply 2-2"]);
-    inbox.handle_batch(batch(7, 4, 4));
-    assert_eq!(drain(&mut inbox), ["gap 3-3", "pull Some(2)"]);
+    let limits =
+        InboxLimits { stash_bytes_max: streams::bytes(&batch(BOOT, 3, 3)), ..InboxLimits::default() };
+    let now = Instant::now();
+    let mut inbox = Inbox::new(server(9), Vector::default(), limits);
+    card(&mut inbox, 1, 1, now);
+    live(&mut inbox, 2, 2);
+    live(&mut inbox, 3, 3);
+    drain(&mut inbox, Instant::now());
+    page(&mut inbox, vec![batch(BOOT, 1, 1)], &[], false, now);
+    assert_eq!(drain(&mut inbox, Instant::now()), ["apply 1-1", "apply 2-2", "pull from 1 after 2"]);
 }
 
 #[test]
-fn pages_of_another_origin_and_unasked_ones_change_nothing() {
-    let mut inbox = following(7);
-    page(&mut inbox, at(7, 0), vec![batch(7, 1, 1)], false);
-    assert!(drain(&mut inbox).is_empty());
-    inbox.handle_batch(batch(7, 2, 2));
-    drain(&mut inbox);
-    let foreign = Batch { origin: server(2), ..batch(7, 1, 1) };
-    page(&mut inbox, at(7, 0), vec![foreign], true);
-    assert_eq!(drain(&mut inbox), ["pull Some(0)"]);
+fn while_the_database_is_loaded_everything_waits() {
+    let (now, mut inbox) = (Instant::now(), at(0));
+    inbox.hold();
+    card(&mut inbox, 1, 1, now);
+    live(&mut inbox, 1, 1);
+    live(&mut inbox, 2, 2);
+    assert_eq!(drain(&mut inbox, later(now)), [""; 0]);
+    inbox.handle_state(&[csn(1, 1)].into_iter().collect(), now);
+    assert_eq!(drain(&mut inbox, now), ["apply 2-2"]);
 }
 
-/// A page was on its way when changes before it were lost here. Taken for the answer to the new question, it
-/// would have been the beginning, and the vector would have moved past what was lost.
+/// A database restored from a backup: its peers know changes that this server made and forgot.
 #[test]
-fn a_page_that_was_asked_for_before_an_overflow_is_not_used() {
-    let mut inbox = following(7);
-    inbox.handle_batch(batch(7, 4, 4));
-    drain(&mut inbox);
-    page(&mut inbox, at(7, 0), vec![batch(7, 1, 2)], true);
-    assert_eq!(drain(&mut inbox), ["apply 1-2", "pull Some(2)"]);
-    inbox.handle_overflow(server(1));
-    page(&mut inbox, at(7, 2), vec![batch(7, 3, 4)], false);
-    assert_eq!(drain(&mut inbox), ["pull None"]);
-    page(&mut inbox, None, vec![batch(7, 1, 4)], false);
-    assert_eq!(drain(&mut inbox), ["apply 1-4", "healed"]);
-}
-
-#[test]
-fn a_page_with_a_hole_is_not_taken_for_whole() {
-    let mut inbox = following(7);
-    inbox.handle_batch(batch(7, 9, 9));
-    drain(&mut inbox);
-    page(&mut inbox, at(7, 0), vec![batch(7, 1, 2), batch(7, 5, 6)], false);
-    assert_eq!(drain(&mut inbox), ["apply 1-2"]);
-    inbox.handle_timeout(inbox.poll_timeout().unwrap());
-    assert_eq!(drain(&mut inbox), ["pull None"]);
+fn own_changes_that_only_others_remember_are_pulled_and_new_ones_do_not_come_back() {
+    let now = Instant::now();
+    let mut inbox = Inbox::new(server(1), [csn(2, 1)].into_iter().collect(), InboxLimits::default());
+    card(&mut inbox, 2, 4, now);
+    inbox.handle_local(csn(8, 1));
+    let now = later(now);
+    assert_eq!(drain(&mut inbox, now), ["gap 0-0", "pull from 2 after 2"]);
+    card(&mut inbox, 2, 8, now);
+    let known_there =
+        Batch { changes: [3, 4, 8].map(|second| delete(csn(second, 1))).to_vec(), ..batch(BOOT, 3, 3) };
+    page(&mut inbox, vec![known_there], &[], false, now);
+    assert_eq!(drain(&mut inbox, now), ["apply 3-4", "healed"]);
+    assert_eq!(inbox.have().get(server(1)), Some(csn(8, 1)));
 }
 
 #[test]
 fn the_largest_sequence_number_does_no_harm() {
-    let mut inbox = inbox();
-    inbox.handle_card(card(7, u64::MAX, None), None);
-    inbox.handle_batch(Batch { first: u64::MAX, ..batch(7, 1, 1) });
-    drain(&mut inbox);
+    let (now, mut inbox) = (Instant::now(), at(0));
+    inbox.handle_batch(Batch { first: u64::MAX, ..batch(BOOT, 2, 3) }, now);
+    inbox.handle_batch(Batch { first: u64::MAX, ..batch(BOOT, 1, 1) }, now);
+    drain(&mut inbox, now);
 }

@@ -1,0 +1,51 @@
+//! The live stream of one origin: what came behind a hole, and the numbers for people.
+
+use crate::{Batch, BootId, Change, Csn};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    /// The run and sequence number that come next, for reports.
+    next: Option<(BootId, u64)>,
+    /// Batches behind the hole, by their first CSN.
+    stash: BTreeMap<Csn, Batch>,
+    stash_bytes: usize,
+}
+
+impl Stream {
+    /// Remembers the numbers of a batch that came. Returns the one that was expected instead of its first; 0 when none was.
+    pub(super) fn note(&mut self, batch: &Batch) -> u64 {
+        let expected = self.next.filter(|(boot, _)| *boot == batch.boot).map_or(0, |(_, next)| next);
+        let next = batch.last().saturating_add(1).max(expected);
+        self.next = Some((batch.boot, next));
+        expected
+    }
+
+    pub(super) fn put_aside(&mut self, batch: Batch, bytes_max: usize) {
+        let size = bytes(&batch);
+        let Some(first) = batch.changes.first().map(|change| change.csn) else { return };
+        if self.stash_bytes + size <= bytes_max {
+            self.stash_bytes += size;
+            if let Some(replaced) = self.stash.insert(first, batch) {
+                self.stash_bytes -= bytes(&replaced);
+            }
+        }
+    }
+
+    /// The next batch that leaves no hole behind `have`.
+    pub(super) fn take_next(&mut self, have: Option<Csn>) -> Option<Batch> {
+        let entry = self.stash.first_entry().filter(|entry| entry.get().prev <= have)?;
+        let batch = entry.remove();
+        self.stash_bytes -= bytes(&batch);
+        Some(batch)
+    }
+
+    /// The latest change that waits.
+    pub(super) fn latest(&self) -> Option<Csn> {
+        self.stash.values().filter_map(Batch::last_csn).max()
+    }
+}
+
+pub(super) fn bytes(batch: &Batch) -> usize {
+    batch.changes.iter().map(Change::size).sum()
+}
