@@ -6,7 +6,7 @@ use minidom::Element;
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
-use xmppsync_replica::{BootId, Csn, ServerId, Vector};
+use xmppsync_replica::{BootId, Csn, EntryUuid, ServerId, Vector};
 
 /// A replica's card.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,19 @@ pub struct Card {
     pub software: String,
     /// How far it has come.
     pub vector: Vector,
+    /// The data set that it is a copy of; `None` while the database is empty.
+    pub dataset: Option<EntryUuid>,
+    /// How far an initial load has come, while one runs.
+    pub progress: Option<Progress>,
+}
+
+/// How far an initial load has come. `total` is what the source announced: `done` may pass it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Entries that are here.
+    pub done: u64,
+    /// Entries that are expected.
+    pub total: u64,
 }
 
 /// A word that is none of those which may stand there.
@@ -62,11 +75,13 @@ pub(crate) use words;
 
 words!(
     /// What a replica is doing.
-    Phase, "ready, refreshing, busy, stopping", {
+    Phase, "ready, refreshing, loading, busy, stopping", {
         /// It serves pulls and applies the live stream.
         Ready = "ready",
         /// It is catching up; its vector is true, but behind.
         Refreshing = "refreshing",
+        /// Its initial load is not whole: no source for anything.
+        Loading = "loading",
         /// It cannot serve: no source for others.
         Busy = "busy",
         /// It is about to leave.
@@ -100,6 +115,9 @@ impl Card {
             live: self.live,
             node: self.node.clone(),
             software: self.software.clone(),
+            dataset: self.dataset,
+            done: self.progress.map(|progress| progress.done),
+            of: self.progress.map(|progress| progress.total),
             suffix: schema::Suffix::new(self.suffix.as_bytes()),
             csns,
         };
@@ -123,6 +141,7 @@ impl Card {
         let suffix =
             card.suffix.into_bytes().ok_or(WireError::Base64 { what: "the suffix", place: place.clone() })?;
         check("bytes of suffix", Place::Card, suffix.len(), limits::DN_BYTES_MAX)?;
+        let progress = both(card.done, card.of, "done and of", Place::Card)?;
         Ok(Card {
             sid: card.sid,
             boot: card.boot,
@@ -133,7 +152,23 @@ impl Card {
             suffix: String::from_utf8(suffix).map_err(|_| WireError::NotUtf8 { what: "suffix", place })?,
             software: card.software,
             vector: vector(&card.csns, Place::Card)?,
+            dataset: card.dataset,
+            progress: progress.map(|(done, total)| Progress { done, total }),
         })
+    }
+}
+
+/// Two attributes that stand together or not at all.
+pub(crate) fn both<A, B>(
+    one: Option<A>,
+    other: Option<B>,
+    names: &'static str,
+    place: Place,
+) -> Result<Option<(A, B)>, WireError> {
+    match (one, other) {
+        (Some(one), Some(other)) => Ok(Some((one, other))),
+        (None, None) => Ok(None),
+        _ => Err(WireError::Half { names, place }),
     }
 }
 
@@ -160,7 +195,7 @@ pub(crate) fn check_payload_size(place: Place, bytes: usize) -> Result<(), WireE
 
 fn card_size(card: &Card, csns: usize) -> usize {
     // <replica …></replica> with the longest words and numbers, <suffix></suffix>
-    const CARD_BYTES: usize = 240;
+    const CARD_BYTES: usize = 360;
     CARD_BYTES
         + text::escaped_len(&card.node)
         + text::escaped_len(&card.software)

@@ -101,9 +101,14 @@ pub enum WireError {
         /// The server.
         server: ServerId,
     },
-    /// A boot id without a sequence number, or the reverse.
-    #[error("A pull names a boot id and a sequence number together, or neither.")]
-    HalfPosition,
+    /// One of two attributes that stand together or not at all.
+    #[error("The attributes {names} of {place} stand together or not at all.")]
+    Half {
+        /// Which attributes.
+        names: &'static str,
+        /// Of what.
+        place: Place,
+    },
     /// Larger than may be sent at all.
     #[error("{place} takes {bytes} bytes of XML, the limit is {max}.")]
     TooLarge {

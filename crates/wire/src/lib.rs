@@ -27,7 +27,7 @@ mod text;
 
 pub use assemble::Assembler;
 pub use batch::encoded_size_estimate;
-pub use card::{Card, Live, Phase};
+pub use card::{Card, Live, Phase, Progress};
 pub use encode::batch_to_element;
 pub use error::{Place, WireError};
 pub use notice::{Notice, NoticeKind};

@@ -257,6 +257,12 @@ pub(crate) struct Replica {
     pub(crate) node: String,
     #[xml(attribute)]
     pub(crate) software: String,
+    #[xml(attribute(default, codec = OptionalText))]
+    pub(crate) dataset: Option<EntryUuid>,
+    #[xml(attribute(default))]
+    pub(crate) done: Option<u64>,
+    #[xml(attribute(default))]
+    pub(crate) of: Option<u64>,
     #[xml(child)]
     pub(crate) suffix: Suffix,
     #[xml(extract(n = .., name = "csn", fields(text(type_ = Csn, codec = Text))))]
@@ -267,12 +273,8 @@ pub(crate) struct Replica {
 #[derive(FromXml, AsXml, Debug)]
 #[xml(namespace = NAMESPACE, name = "pull", on_unknown_attribute = Fail, on_unknown_child = Fail)]
 pub(crate) struct Pull {
-    #[xml(attribute(codec = Text))]
-    pub(crate) sid: ServerId,
     #[xml(attribute(default, codec = OptionalText))]
-    pub(crate) boot: Option<BootId>,
-    #[xml(attribute(default))]
-    pub(crate) after: Option<u64>,
+    pub(crate) change: Option<Csn>,
     #[xml(attribute(default))]
     pub(crate) part: Option<u32>,
     #[xml(attribute = "max-bytes")]
@@ -303,6 +305,8 @@ where
 pub(crate) struct Page {
     #[xml(attribute)]
     pub(crate) more: bool,
+    #[xml(extract(n = .., name = "beyond", fields(text(type_ = Csn, codec = Text))))]
+    pub(crate) beyond: Vec<Csn>,
     #[xml(child(n = ..))]
     pub(crate) batches: Vec<Batch>,
 }

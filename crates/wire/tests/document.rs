@@ -84,7 +84,7 @@ fn the_limits_in_the_document_are_those_of_the_code() {
         ("| attribute description | 1 to 512 bytes |", limits::ATTRIBUTE_NAME_BYTES_MAX == 512),
         ("| DN, RDN, suffix | 8,192 bytes |", limits::DN_BYTES_MAX == 8_192),
         ("| batches in a page | 256 |", limits::BATCHES_PER_PAGE_MAX == 256),
-        ("| CSNs in a vector | 4,095 |", limits::VECTOR_CSNS_MAX == 4_095),
+        ("| CSNs in a vector, `<beyond>`s of a page | 4,095 |", limits::VECTOR_CSNS_MAX == 4_095),
         ("| `node` | 1,024 bytes |", limits::NODE_BYTES_MAX == 1_024),
         ("| `software` | 64 bytes |", limits::SOFTWARE_BYTES_MAX == 64),
         ("| parts of a batch | 1,024 |", limits::PARTS_MAX == 1_024),

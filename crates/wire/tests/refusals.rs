@@ -175,9 +175,9 @@ fn oversize_batches_and_pages_are_refused_when_they_are_encoded() {
     assert!(matches!(error, WireError::Limit { what: "changes", .. }));
 
     let large = batch_of(modify(vec![replace("description", &[&[b'x'; 100_000]])]));
-    let page = Page { batches: vec![large.clone()], more: false };
+    let page = Page { batches: vec![large.clone()], ..Page::default() };
     assert!(Payload::Page(page).to_element().is_ok());
-    let page = Page { batches: vec![large.clone(), large], more: false };
+    let page = Page { batches: vec![large.clone(), large], ..Page::default() };
     assert!(matches!(
         Payload::Page(page).to_element(),
         Err(WireError::TooLarge { place: Place::Page, bytes: 200_000.., max: limits::PAYLOAD_BYTES_MAX })
@@ -220,6 +220,8 @@ fn card() -> Card {
         suffix: "dc=example,dc=org".into(),
         software: "xmppsync 0.1.0".into(),
         vector: [csn(3, 1)].into_iter().collect(),
+        dataset: None,
+        progress: None,
     }
 }
 
@@ -270,16 +272,41 @@ fn texts_of_a_card_that_an_attribute_cannot_carry_are_refused_when_it_is_encoded
 }
 
 #[test]
-fn a_pull_names_boot_and_sequence_together_or_neither() {
+fn attributes_that_stand_together_are_refused_alone() {
     let pull = |attributes: &str| {
-        decode_bytes(
-            format!("<pull xmlns='urn:xmpp:ldapsync:0' sid='1' max-bytes='65536' {attributes}/>").as_bytes(),
-        )
+        let document = format!("<pull xmlns='urn:xmpp:ldapsync:0' max-bytes='65536' {attributes}/>");
+        decode_bytes(document.as_bytes())
     };
+    let half = Err(WireError::Half { names: "change and part", place: Place::Pull });
     assert!(pull("").is_ok());
-    assert!(pull("boot='00000000000000ff' after='3'").is_ok());
-    assert_eq!(pull("boot='00000000000000ff'"), Err(WireError::HalfPosition));
-    assert_eq!(pull("after='3'"), Err(WireError::HalfPosition));
+    assert!(pull(&format!("change='{CSN}' part='3'")).is_ok());
+    assert_eq!(pull(&format!("change='{CSN}'")), half);
+    assert_eq!(pull("part='3'"), half);
+
+    let card = |attributes: &str| {
+        let document = card_text().replace("<replica ", &format!("<replica {attributes} "));
+        decode_bytes(document.as_bytes())
+    };
+    let half = Err(WireError::Half { names: "done and of", place: Place::Card });
+    assert!(card("done='1' of='2'").is_ok());
+    assert_eq!(card("done='1'"), half);
+    assert_eq!(card("of='2'"), half);
+}
+
+#[test]
+fn the_position_of_a_former_pull_is_refused() {
+    let document = "<pull xmlns='urn:xmpp:ldapsync:0' max-bytes='65536' sid='1'/>";
+    assert!(matches!(refused(document), WireError::Malformed { place: Place::Pull, .. }));
+}
+
+#[test]
+fn a_page_that_lacks_one_origin_twice_is_refused_on_both_sides() {
+    let error = WireError::TwoCsns { place: Place::Page, server: server(1) };
+    let page = Page { beyond: vec![csn(1, 1), csn(2, 2), csn(3, 1)], ..Page::default() };
+    assert_eq!(Payload::Page(page).to_element(), Err(error.clone()));
+    let beyond = format!("<beyond>{CSN}</beyond>");
+    let document = format!("<page xmlns='urn:xmpp:ldapsync:0' more='false'>{beyond}{beyond}</page>");
+    assert_eq!(refused(&document), error);
 }
 
 #[test]

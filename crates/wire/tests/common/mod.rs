@@ -8,7 +8,7 @@ use minidom::Element;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use xmppsync_replica::{Batch, BootId, Change, Csn, EntryUuid, Operation, ServerId, Vector};
-use xmppsync_wire::{Card, Live, Notice, NoticeKind, Page, Part, Payload, Phase, Pull};
+use xmppsync_wire::{Card, Live, Notice, NoticeKind, Page, Part, Payload, Phase, Progress, Pull};
 
 pub(crate) fn server(id: u16) -> ServerId {
     ServerId::new(u32::from(id)).unwrap()
@@ -132,12 +132,19 @@ pub(crate) fn vector() -> impl Strategy<Value = Vector> {
 }
 
 pub(crate) fn card() -> impl Strategy<Value = Card> {
-    let phase =
-        prop_oneof![Just(Phase::Ready), Just(Phase::Refreshing), Just(Phase::Busy), Just(Phase::Stopping)];
+    let phase = prop_oneof![
+        Just(Phase::Ready),
+        Just(Phase::Refreshing),
+        Just(Phase::Loading),
+        Just(Phase::Busy),
+        Just(Phase::Stopping)
+    ];
     let live = prop_oneof![Just(Live::Muc), Just(Live::Pubsub)];
     let texts = ("[!-~]{0,60}", dn(), "xmppsync [0-9.]{1,8}[0-9]");
-    (1_u16..=4095, any::<u64>(), any::<u64>(), phase, live, texts, vector()).prop_map(
-        |(sid, boot, seq, phase, live, (node, suffix, software), vector)| Card {
+    let progress = (any::<u64>(), any::<u64>()).prop_map(|(done, total)| Progress { done, total });
+    let load = (proptest::option::of(entry_uuid()), proptest::option::of(progress));
+    (1_u16..=4095, any::<u64>(), any::<u64>(), phase, live, texts, vector(), load).prop_map(
+        |(sid, boot, seq, phase, live, (node, suffix, software), vector, (dataset, progress))| Card {
             sid: server(sid),
             boot: BootId::new(boot),
             seq,
@@ -147,6 +154,8 @@ pub(crate) fn card() -> impl Strategy<Value = Card> {
             suffix,
             software,
             vector,
+            dataset,
+            progress,
         },
     )
 }
@@ -174,16 +183,18 @@ pub(crate) fn payload() -> impl Strategy<Value = Payload> {
         Just(NoticeKind::Gap),
         Just(NoticeKind::Healed)
     ];
-    let after = proptest::option::of((any::<u64>().prop_map(BootId::new), any::<u64>()));
+    let part_of = proptest::option::of(((0_u32..0xff_ffff, 1_u16..=4095), any::<u32>()));
     prop_oneof![
         4 => batch().prop_map(Payload::Batch),
         1 => part().prop_map(Payload::Part),
         1 => card().prop_map(Payload::Card),
-        1 => (1_u16..=4095, vector(), after, any::<u32>()).prop_map(|(sid, vector, after, bytes_max)| {
-            Payload::Pull(Pull { origin: server(sid), vector, after, part: after.and(Some(sid.into())), bytes_max })
+        1 => (vector(), any::<u32>(), part_of).prop_map(|(vector, bytes_max, part)| {
+            let part = part.map(|((count, sid), n)| (csn(count, sid), n));
+            Payload::Pull(Pull { vector, bytes_max, part })
         }),
-        1 => (vec(batch(), 0..3), any::<bool>())
-            .prop_map(|(batches, more)| Payload::Page(Page { batches, more })),
+        1 => (vec(batch(), 0..3), vector(), any::<bool>()).prop_map(|(batches, beyond, more)| {
+            Payload::Page(Page { batches, beyond: beyond.iter().collect(), more })
+        }),
         1 => (kind, 1_u16..=4095).prop_map(|(kind, sid)| Payload::Notice(Notice { kind, sid: server(sid) })),
     ]
 }
