@@ -2,8 +2,10 @@
 
 use crate::host::{ContextCsnWrite, Failure, Outcome, Transaction};
 use crate::limits;
-use crate::shared::{Incoming, Shared, lock};
+use crate::shared::{Incoming, Shared, inventory_record, lock};
+use std::sync::Arc;
 use tracing::{error, info, warn};
+use xmppsync_journal::{Record, SetAside};
 use xmppsync_replica::{Change, Operation, Vector};
 
 /// Why the thread is given back.
@@ -43,7 +45,7 @@ pub(crate) fn run(shared: &Shared, transaction: &mut dyn Transaction) -> Rest {
         if work.is_empty() {
             return Rest::Empty;
         }
-        let moved = work.iter().any(|incoming| makes_place(&incoming.change));
+        let moved = work.iter().filter_map(Incoming::change).any(|change| makes_place(change));
         if let Err(held) = apply_all(shared, transaction, work) {
             return pause(shared, transaction, held);
         }
@@ -71,9 +73,7 @@ fn apply_all(
     while !work.is_empty() {
         match attempt(shared, transaction, &work[..end]) {
             Attempt::Committed { count, refused } => {
-                for (index, failure) in refused {
-                    set_aside(shared, &work[index].change, &failure);
-                }
+                write_down(shared, &work[..count], refused);
                 work.drain(..count);
                 end = work.len();
             }
@@ -81,10 +81,10 @@ fn apply_all(
                 // Nothing comes before it, so it is this one alone; it counts as seen, or the vector would
                 // never move again.
                 let incoming = work.remove(0);
-                set_aside(shared, &incoming.change, &failure);
-                if incoming.contiguous {
-                    lock(&shared.vector).advance(incoming.change.csn);
+                if let Some(change) = incoming.change() {
+                    set_aside(shared, change, &failure);
                 }
+                incoming.advance(&mut lock(&shared.vector));
                 end = work.len();
             }
             // Those before it went well and are made again without it.
@@ -103,6 +103,22 @@ fn apply_all(
     Ok(())
 }
 
+/// The inventory first, then the vector: who reads the vector and then the inventory finds in it all that the vector covers.
+fn write_down(shared: &Shared, committed: &[Incoming], refused: Vec<(usize, Failure)>) {
+    let mut refused = refused.into_iter().peekable();
+    let mut records = Vec::new();
+    for (index, change) in committed.iter().map(Incoming::change).enumerate() {
+        let Some(change) = change else { continue };
+        match refused.next_if(|(at, _)| *at == index) {
+            Some((_, failure)) => set_aside(shared, change, &failure),
+            None => records.push(inventory_record(change)),
+        }
+    }
+    shared.store.write(records);
+    let mut vector = lock(&shared.vector);
+    committed.iter().for_each(|incoming| incoming.advance(&mut vector));
+}
+
 fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]) -> Attempt {
     let atomic = match transaction.begin() {
         Ok(atomic) => atomic,
@@ -113,7 +129,8 @@ fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]
     let mut vector = lock(&shared.vector).clone();
     let mut refused = Vec::new();
     for (index, incoming) in work.iter().enumerate() {
-        let change = &incoming.change;
+        incoming.advance(&mut vector);
+        let Some(change) = incoming.change() else { continue };
         match transaction.apply(change) {
             Outcome::Applied => forget_waiting(shared, change),
             Outcome::Refused(failure) => refused.push((index, failure)),
@@ -130,11 +147,8 @@ fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]
                 return Attempt::AloneAt(index);
             }
         }
-        if incoming.contiguous {
-            vector.advance(change.csn);
-        }
     }
-    match commit(shared, transaction, vector, atomic) {
+    match commit(transaction, &vector, atomic) {
         Ok(()) => Attempt::Committed { count: work.len(), refused },
         Err(failure) => Attempt::Temporary(None, failure),
     }
@@ -153,18 +167,21 @@ fn apply_alone(
     transaction: &mut dyn Transaction,
     incoming: &Incoming,
 ) -> Result<(), Failure> {
-    match transaction.apply(&incoming.change) {
-        Outcome::Applied => forget_waiting(shared, &incoming.change),
-        Outcome::Refused(failure) | Outcome::Failed(failure) | Outcome::Alone(failure) => {
-            set_aside(shared, &incoming.change, &failure);
+    if let Some(change) = incoming.change() {
+        match transaction.apply(change) {
+            Outcome::Applied => {
+                forget_waiting(shared, change);
+                shared.store.write(vec![inventory_record(change)]);
+            }
+            Outcome::Refused(failure) | Outcome::Failed(failure) | Outcome::Alone(failure) => {
+                set_aside(shared, change, &failure);
+            }
+            Outcome::Temporary(failure) => return Err(failure),
         }
-        Outcome::Temporary(failure) => return Err(failure),
     }
     let vector = {
         let mut vector = lock(&shared.vector);
-        if incoming.contiguous {
-            vector.advance(incoming.change.csn);
-        }
+        incoming.advance(&mut vector);
         vector.clone()
     };
     // Where that fails, the next transaction stores it.
@@ -174,27 +191,21 @@ fn apply_alone(
 
 /// The vector is written in the transaction that it describes: both are durable or neither is. Without a
 /// transaction the changes are durable already, and a vector that cannot be written now is written next time.
-fn commit(
-    shared: &Shared,
-    transaction: &mut dyn Transaction,
-    vector: Vector,
-    atomic: bool,
-) -> Result<(), Failure> {
-    if transaction.write_context_csn(&vector) == ContextCsnWrite::Failed && atomic {
+fn commit(transaction: &mut dyn Transaction, vector: &Vector, atomic: bool) -> Result<(), Failure> {
+    if transaction.write_context_csn(vector) == ContextCsnWrite::Failed && atomic {
         transaction.abort();
         return Err(Failure { result: 80, text: "contextCSN could not be written".to_owned() });
     }
-    transaction.commit()?;
-    let mut current = lock(&shared.vector);
-    vector.iter().for_each(|csn| current.advance(csn));
-    Ok(())
+    transaction.commit()
 }
 
-fn set_aside(shared: &Shared, change: &Change, failure: &Failure) {
+fn set_aside(shared: &Shared, change: &Arc<Change>, failure: &Failure) {
+    let (uuid, csn) = (change.uuid, change.csn);
+    shared.store.write(vec![Record::SetAside(SetAside { csn, uuid, reason: failure.to_string() })]);
     let mut to_apply = lock(&shared.to_apply);
     to_apply.set_aside += 1;
     if failure.is_missing_entry() && to_apply.waiting.len() < limits::WAITING_CHANGES_MAX {
-        to_apply.waiting.push_back(change.clone());
+        to_apply.waiting.push_back(Arc::clone(change));
     }
     let total = to_apply.set_aside;
     drop(to_apply);
@@ -218,6 +229,7 @@ fn retry_waiting(shared: &Shared, transaction: &mut dyn Transaction) {
             && transaction.commit().is_ok();
         if applied {
             lock(&shared.to_apply).set_aside -= 1;
+            shared.store.write(vec![Record::ClearedAside(change.csn), inventory_record(&change)]);
             let (operation, dn) = (change.operation.name(), change.operation.dn());
             info!("{operation} of \"{dn}\" (CSN {}) was applied late", change.csn);
         } else {
@@ -247,7 +259,9 @@ fn pause(shared: &Shared, transaction: &mut dyn Transaction, held: Held) -> Rest
         let others = rest.len();
         rest = apply_all(shared, transaction, rest).err().map(|held| held.rest).unwrap_or_default();
         if rest.len() < others {
-            set_aside(shared, &suspect.change, &failure);
+            if let Some(change) = suspect.change() {
+                set_aside(shared, change, &failure);
+            }
         } else {
             rest.insert(index, suspect);
         }

@@ -1,9 +1,11 @@
 //! The loop of one replica: everything that happens goes through here, one event at a time.
 
+use crate::answers::Answers;
 use crate::host::Database;
 use crate::hub::Hub;
 use crate::incoming::Incoming;
 use crate::limits;
+use crate::opening::Found;
 use crate::outgoing::Outgoing;
 use crate::replica::ReplicaConfig;
 use crate::shared::{Shared, lock};
@@ -11,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_link::{Event, Group, Reply};
@@ -32,6 +35,7 @@ pub(crate) struct Driver {
     database: Arc<dyn Database>,
     hub: Hub,
     commands: UnboundedReceiver<Command>,
+    found: Found,
 }
 
 /// The driver from `Start` on.
@@ -40,6 +44,9 @@ struct Running<'a> {
     group: Arc<Group>,
     outgoing: Outgoing,
     incoming: Incoming,
+    answers: Answers,
+    /// Answers that are being looked up; dropped with the driver.
+    answering: JoinSet<()>,
 }
 
 impl Driver {
@@ -49,8 +56,9 @@ impl Driver {
         database: Arc<dyn Database>,
         hub: Hub,
         commands: UnboundedReceiver<Command>,
+        found: Found,
     ) -> Driver {
-        Driver { config, shared, database, hub, commands }
+        Driver { config, shared, database, hub, commands, found }
     }
 
     pub(crate) async fn run(mut self) {
@@ -70,7 +78,10 @@ impl Driver {
 
     /// Returns the command that ended it, if it was one.
     async fn replicate(&mut self) -> Option<Command> {
-        let outgoing = Outgoing::new(&self.config, lock(&self.shared.vector).get(self.config.server_id));
+        let outgoing = Outgoing::new(&self.config, self.found.own_head);
+        for change in std::mem::take(&mut self.found.unpublished) {
+            lock(&self.shared.captured).push(change);
+        }
         let card = match outgoing.card(&self.shared, &self.config).to_element() {
             Ok(card) => card,
             Err(problem) => {
@@ -91,7 +102,9 @@ impl Driver {
         let (pulled, pages) = mpsc::channel(limits::PULLS_MAX);
         let mut commands = std::mem::replace(&mut self.commands, mpsc::unbounded_channel().1);
         let mut running = Running {
-            incoming: Incoming::new(&self.config, pulled),
+            incoming: Incoming::new(&self.config, self.found.vector.clone(), pulled),
+            answers: Answers::new(Arc::clone(&self.shared)),
+            answering: JoinSet::new(),
             driver: self,
             group: Arc::new(group),
             outgoing,
@@ -158,6 +171,10 @@ impl Running<'_> {
         let now = Instant::now();
         let driver = self.driver;
         let collect = self.outgoing.collect(&driver.shared, &*driver.database, now);
+        if let Some((first, last)) = self.outgoing.take_released() {
+            self.incoming.inbox.handle_local(first);
+            self.incoming.inbox.handle_local(last);
+        }
         let send = self.outgoing.send(&self.group, &driver.config, now);
         let pull = self.incoming.act(&self.group, &driver.shared, &driver.config, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
@@ -166,7 +183,7 @@ impl Running<'_> {
     }
 
     fn handle_event(&mut self, event: Event) {
-        let (config, shared) = (&self.driver.config, &self.driver.shared);
+        let (config, now) = (&self.driver.config, Instant::now());
         match event {
             Event::Online => {
                 info!("in room {}", config.group.room);
@@ -180,7 +197,7 @@ impl Running<'_> {
                 self.incoming.handle_offline();
             }
             Event::Card { jid, payload, .. } => {
-                let node = self.incoming.handle_card(jid, &payload, shared, config);
+                let node = self.incoming.handle_card(jid, &payload, config, now);
                 if let Some((peer, node)) = node
                     && let Err(problem) = self.group.subscribe(peer, node)
                 {
@@ -188,10 +205,10 @@ impl Running<'_> {
                 }
             }
             Event::Gone { jid, .. } => self.incoming.handle_gone(&jid),
-            Event::Live { from, payload, .. } => self.incoming.handle_live(&from, &payload),
+            Event::Live { from, payload, .. } => self.incoming.handle_live(&from, &payload, now),
             Event::Echo { id } => self.outgoing.handle_echo(&id),
-            Event::Refused { reason, .. } => self.outgoing.handle_refused(&reason, Instant::now()),
-            Event::Published { id, result } => self.outgoing.handle_published(&id, result, Instant::now()),
+            Event::Refused { reason, .. } => self.outgoing.handle_refused(&reason, now),
+            Event::Published { id, result } => self.outgoing.handle_published(&id, result, now),
             Event::Request { payload, reply, .. } => self.answer(&payload, reply),
             Event::Lost { count } => {
                 warn!("{count} events of the room were lost because too many came at once; catching up");
@@ -203,10 +220,11 @@ impl Running<'_> {
 
     fn answer(&mut self, payload: &xmpp_parsers::minidom::Element, reply: Reply) {
         let answered = match Payload::decode(payload) {
-            Ok(Payload::Pull(pull)) => match self.outgoing.page(&pull) {
-                Ok(page) => reply.ok(page),
-                Err((condition, text)) => reply.error(condition, &text),
-            },
+            Ok(Payload::Pull(pull)) => {
+                while self.answering.try_join_next().is_some() {}
+                self.answering.spawn(self.answers.pull(pull, reply));
+                return;
+            }
             Ok(_) => reply.error(DefinedCondition::FeatureNotImplemented, "only <pull/> can be asked for"),
             Err(problem) => reply.error(DefinedCondition::BadRequest, &problem.to_string()),
         };

@@ -1,6 +1,6 @@
 //! What a directory server provides to have its database replicated.
 
-use xmppsync_replica::{Change, Csn, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Vector};
 
 /// A database, as the driver sees it from its own thread.
 pub trait Database: Send + Sync + 'static {
@@ -9,6 +9,76 @@ pub trait Database: Send + Sync + 'static {
     /// Asks for one call of [`Replica::apply`](crate::Replica::apply) on a thread of the host. `false`: it does
     /// not take the work now.
     fn submit_apply(&self) -> bool;
+    /// Asks for one call of [`Replica::read`](crate::Replica::read) on a thread of the host. `false`: not now.
+    fn submit_read(&self) -> bool;
+    /// Which state of the database this is. Any thread.
+    fn generation(&self) -> Option<Generation>;
+}
+
+/// A database that is being opened: nobody else reads or writes. Valid within one call of
+/// [`Replica::open`](crate::Replica::open).
+pub trait Opening {
+    /// Everything up to here is in the database, as far as it tells by itself: contextCSN, and what was written here
+    /// since.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    fn vector(&mut self) -> Result<Vector, Failure>;
+    /// Shows every entry, with its entryCSN if it has one that replication can use.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    fn scan(&mut self, each: &mut dyn FnMut(EntryUuid, Option<Csn>)) -> Result<(), Failure>;
+    /// The entry as it is, as the change that would add it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure>;
+    /// A CSN of this server that is later than all before.
+    fn new_csn(&mut self) -> Csn;
+    /// Sets an entry's entryCSN.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    fn touch(&mut self, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure>;
+    /// Which state of the database this is; `None` where that cannot be told.
+    fn generation(&mut self) -> Option<Generation>;
+}
+
+/// A state of a database's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Which file it is (the inode): another one was put in its place when this differs.
+    pub file: u64,
+    /// The number of its last transaction.
+    pub transaction: u64,
+}
+
+impl Generation {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        [self.file.to_be_bytes(), self.transaction.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Generation> {
+        let number = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        Some(Generation { file: number(0)?, transaction: number(8)? })
+    }
+
+    /// Whether the file was put back to what it was before `other`.
+    pub(crate) fn is_before(self, other: Generation) -> bool {
+        self.file != other.file || self.transaction < other.transaction
+    }
+}
+
+/// A thread of the host, ready to read. Valid within one call of [`Replica::read`](crate::Replica::read).
+pub trait Reader {
+    /// The entry as it is now, as the change that would add it; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure>;
+    /// The host wants its thread back.
+    fn must_yield(&self) -> bool;
 }
 
 /// A thread of the host, ready to write. Valid within one call of [`Replica::apply`](crate::Replica::apply).

@@ -4,7 +4,7 @@ use crate::host::Database;
 use crate::limits;
 use crate::members::{Members, Seen};
 use crate::replica::ReplicaConfig;
-use crate::shared::{Shared, lock};
+use crate::shared::{Incoming as Work, Shared, lock};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,17 +13,18 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::minidom::Element;
-use xmpp_parsers::stanza_error::DefinedCondition;
+use xmppsync_journal::Record;
 use xmppsync_link::{Group, RequestError};
-use xmppsync_replica::{Action, Batch, BootId, Inbox, InboxLimits, PullFailure, ServerId, StreamCard};
-use xmppsync_wire::{Assembler, Card, NoticeKind, Part, Payload, Pull};
+use xmppsync_replica::{Action, Batch, Change, Csn, Inbox, InboxLimits, PeerCard, PullId, ServerId, Vector};
+use xmppsync_wire::{Assembler, Card, NoticeKind, Part, Payload, Phase, Pull};
 
-/// What was asked for.
-#[derive(Clone, Copy, Debug)]
+/// The question that is open.
+#[derive(Clone, Debug)]
 struct Asked {
-    origin: ServerId,
-    after: Option<(BootId, u64)>,
-    part: Option<u32>,
+    id: PullId,
+    from: ServerId,
+    have: Vector,
+    part: Option<(Csn, u32)>,
 }
 
 /// The answer to a pull.
@@ -33,15 +34,17 @@ pub(crate) struct Pulled {
 }
 
 pub(crate) struct Incoming {
-    inbox: Inbox,
+    pub(crate) inbox: Inbox,
     assembler: Assembler,
     pulled_parts: Assembler,
     members: Members,
     pulled: Sender<Pulled>,
+    /// An answer that waits until there is room for what it brings.
+    waiting: Option<Pulled>,
     /// Dropped with the driver, so that nothing holds on to the group.
     requests: JoinSet<()>,
-    /// Origins whose batches did not fit into the queue to apply.
-    overflowed: BTreeSet<ServerId>,
+    /// Something did not fit into the queue to apply: what comes is dropped until that is empty.
+    overflowed: bool,
     /// Members whose card cannot be used, so that each is reported once.
     refused_cards: BTreeSet<BareJid>,
     /// Payloads that were dropped because they could not be decoded or their sender had no right.
@@ -50,15 +53,16 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn new(_config: &ReplicaConfig, pulled: Sender<Pulled>) -> Incoming {
+    pub(crate) fn new(config: &ReplicaConfig, vector: Vector, pulled: Sender<Pulled>) -> Incoming {
         Incoming {
-            inbox: Inbox::new(InboxLimits::default()),
+            inbox: Inbox::new(config.server_id, vector, InboxLimits::default()),
             assembler: Assembler::new(),
             pulled_parts: Assembler::new(),
             members: Members::default(),
             pulled,
+            waiting: None,
             requests: JoinSet::new(),
-            overflowed: BTreeSet::new(),
+            overflowed: false,
             refused_cards: BTreeSet::new(),
             dropped: 0,
             gaps: 0,
@@ -66,11 +70,14 @@ impl Incoming {
     }
 
     pub(crate) fn handle_offline(&mut self) {
-        self.members.clear();
+        for server in self.members.clear() {
+            self.inbox.handle_gone(server);
+        }
     }
 
     pub(crate) fn handle_gone(&mut self, jid: &FullJid) {
         if let Some(server) = self.members.handle_gone(jid) {
+            self.inbox.handle_gone(server);
             info!("server {server} ({jid}) left the room");
         }
     }
@@ -80,8 +87,8 @@ impl Incoming {
         &mut self,
         jid: FullJid,
         payload: &Element,
-        shared: &Shared,
         config: &ReplicaConfig,
+        now: Instant,
     ) -> Option<(BareJid, String)> {
         let bare = jid.to_bare();
         let card = match self.usable_card(&bare, payload, config) {
@@ -93,8 +100,7 @@ impl Incoming {
                 return None;
             }
         };
-        let stream =
-            StreamCard { origin: card.sid, boot: card.boot, seq: card.seq, csn: card.vector.get(card.sid) };
+        let serves = card.phase == Phase::Ready;
         let (node, server) = (card.node, card.sid);
         let seen = self.members.handle_card(jid.clone(), server);
         match &seen {
@@ -110,8 +116,7 @@ impl Incoming {
             Seen::Updated => {}
         }
         self.refused_cards.remove(&bare);
-        let covered = lock(&shared.vector).get(server);
-        self.inbox.handle_card(stream, covered);
+        self.inbox.handle_card(PeerCard { server, boot: card.boot, vector: card.vector, serves }, now);
         (seen == Seen::Joined).then_some((bare, node))
     }
 
@@ -134,7 +139,7 @@ impl Incoming {
         Ok(card)
     }
 
-    pub(crate) fn handle_live(&mut self, from: &BareJid, payload: &Element) {
+    pub(crate) fn handle_live(&mut self, from: &BareJid, payload: &Element, now: Instant) {
         let batch = match Payload::decode(payload) {
             Ok(Payload::Batch(batch)) => Some(batch),
             Ok(Payload::Part(part)) => {
@@ -158,7 +163,7 @@ impl Incoming {
             }
         };
         match batch {
-            Some(batch) if self.members.may_send(from, batch.origin) => self.inbox.handle_batch(batch),
+            Some(batch) if self.members.may_send(from, batch.origin) => self.inbox.handle_batch(batch, now),
             Some(_) => self.drop_payload(from, &"it is not the server whose changes these claim to be"),
             None => {}
         }
@@ -179,56 +184,41 @@ impl Incoming {
         shared: &Shared,
         now: Instant,
     ) {
+        if pulled.answer.is_ok() && !lock(&shared.to_apply).has_room() {
+            self.waiting = Some(pulled);
+            return;
+        }
         let Pulled { asked, answer } = pulled;
-        let origin = asked.origin;
-        let failure = match answer.map(|page| Payload::decode(&page)) {
-            // Asked again when there is room.
-            Ok(Ok(_)) if !lock(&shared.to_apply).has_room() => PullFailure::Unreachable,
+        match answer.map(|page| Payload::decode(&page)) {
             Ok(Ok(Payload::Page(page))) => {
-                self.inbox.handle_page(origin, asked.after, page.batches, page.more, now);
-                return;
+                self.inbox.handle_page(asked.id, page.batches, &page.beyond, page.more, now);
             }
-            Ok(Ok(Payload::Part(part))) if part.origin == origin => {
-                self.handle_pulled_part(group, asked, part, shared, now);
-                return;
-            }
+            Ok(Ok(Payload::Part(part))) => self.handle_pulled_part(group, asked, part, now),
             // A change of just the size that fits a stanza but no page.
-            Ok(Ok(Payload::Batch(batch))) => {
-                self.inbox.handle_page(origin, asked.after, vec![batch], true, now);
-                return;
-            }
-            Ok(Ok(_)) => PullFailure::Unreachable,
-            Ok(Err(problem)) => {
-                warn!("the answer of server {origin} cannot be used: {problem}");
-                PullFailure::Unreachable
-            }
-            Err(RequestError::Refused { condition: DefinedCondition::ItemNotFound, .. }) => {
-                PullFailure::OutOfReach
+            Ok(Ok(Payload::Batch(batch))) => self.inbox.handle_page(asked.id, vec![batch], &[], true, now),
+            Ok(other) => {
+                let problem =
+                    other.err().map_or_else(|| "it is no page".to_owned(), |problem| problem.to_string());
+                warn!("the answer of server {} cannot be used: {problem}", asked.from);
+                self.inbox.handle_pull_failure(asked.id, now);
             }
             Err(problem) => {
-                debug!("server {origin} does not answer: {problem}");
-                PullFailure::Unreachable
+                debug!("server {} does not answer: {problem}", asked.from);
+                self.inbox.handle_pull_failure(asked.id, now);
             }
-        };
-        self.inbox.handle_pull_failure(origin, asked.after, failure, now);
+        }
     }
 
     /// A change that is too large for a page comes part by part.
-    fn handle_pulled_part(
-        &mut self,
-        group: &Arc<Group>,
-        asked: Asked,
-        part: Part,
-        shared: &Shared,
-        now: Instant,
-    ) {
-        let next = Asked { part: Some(part.n + 1), ..asked };
-        match self.pulled_parts.handle_part(part) {
-            Ok(Some(batch)) => self.inbox.handle_page(asked.origin, asked.after, vec![batch], true, now),
-            Ok(None) => self.ask(group, shared, next, now),
-            Err(problem) => {
-                debug!("part from server {}: {problem}", asked.origin);
-                self.inbox.handle_pull_failure(asked.origin, asked.after, PullFailure::Unreachable, now);
+    fn handle_pulled_part(&mut self, group: &Arc<Group>, asked: Asked, part: Part, now: Instant) {
+        let number = part.n + 1;
+        let csn = asked.part.map(|(csn, _)| csn).or(part.change);
+        match (self.pulled_parts.handle_part(part), csn) {
+            (Ok(Some(batch)), _) => self.inbox.handle_page(asked.id, vec![batch], &[], true, now),
+            (Ok(None), Some(csn)) => self.ask(group, Asked { part: Some((csn, number)), ..asked }, now),
+            (outcome, _) => {
+                debug!("part from server {}: {:?}", asked.from, outcome.err());
+                self.inbox.handle_pull_failure(asked.id, now);
             }
         }
     }
@@ -241,78 +231,82 @@ impl Incoming {
         config: &ReplicaConfig,
         now: Instant,
     ) -> Option<Instant> {
+        if self.waiting.is_some()
+            && lock(&shared.to_apply).has_room()
+            && let Some(pulled) = self.waiting.take()
+        {
+            self.handle_pulled(group, pulled, shared, now);
+        }
+        self.resume(shared, now);
         self.inbox.handle_timeout(now);
-        self.resume(shared);
         while let Some(action) = self.inbox.poll_action() {
             match action {
-                Action::Apply { batch, contiguous } => self.queue(batch, contiguous, shared),
-                Action::Pull { origin, after } => {
-                    self.ask(group, shared, Asked { origin, after, part: None }, now)
+                Action::Apply(batch) => self.queue(batch, shared),
+                Action::Pull { id, from, have } => {
+                    self.ask(group, Asked { id, from, have, part: None }, now);
                 }
-                Action::Gap { origin, from, to } => {
-                    self.gaps += 1;
-                    if from == 0 {
-                        info!("this server lacks changes of server {origin}; asking for them");
-                    } else {
-                        warn!(
-                            "changes {from} to {to} of server {origin} are missing; asking for them ({} holes so far)",
-                            self.gaps
-                        );
-                        let body = format!(
-                            "server {} lacks changes {from} to {to} of server {origin}",
-                            config.server_id
-                        );
-                        say(group, config, NoticeKind::Gap, body);
-                    }
-                }
-                Action::Healed { origin } => info!("all changes of server {origin} are here"),
-                Action::Incomplete { origin } => {
+                Action::Reconcile { with } => {
                     error!(
-                        "server {origin} does not have the changes any more that this server lacks; \
-                        this copy stays incomplete until it is loaded anew"
+                        "nobody's journal has the changes any more that this server lacks; it has to compare its entries with server {with}"
                     );
-                    let body = format!(
-                        "server {} cannot get the changes of server {origin} that it lacks",
-                        config.server_id
-                    );
-                    say(group, config, NoticeKind::Problem, body);
+                    self.inbox.handle_reconcile_failure(now);
                 }
+                Action::Gap { origin, from, to } => self.tell_gap(group, config, origin, from, to),
+                Action::Healed => info!("everything that was missing is here"),
             }
         }
         self.inbox.poll_timeout()
     }
 
-    fn queue(&mut self, batch: Batch, contiguous: bool, shared: &Shared) {
-        let origin = batch.origin;
-        if self.overflowed.contains(&origin) {
+    fn tell_gap(&mut self, group: &Group, config: &ReplicaConfig, origin: ServerId, from: u64, to: u64) {
+        self.gaps += 1;
+        if from == 0 {
+            info!("this server lacks changes of server {origin}; asking for them");
             return;
         }
-        if !lock(&shared.to_apply).push(batch, contiguous) {
+        warn!(
+            "changes {from} to {to} of server {origin} are missing; asking for them ({} holes so far)",
+            self.gaps
+        );
+        let body = format!("server {} lacks changes {from} to {to} of server {origin}", config.server_id);
+        say(group, config, NoticeKind::Gap, body);
+    }
+
+    /// Into the journal and into the database, at the same time: what is in only one of them is found at the next start.
+    fn queue(&mut self, batch: Batch, shared: &Shared) {
+        if self.overflowed {
+            return;
+        }
+        let Some(last) = batch.last_csn() else { return };
+        let (origin, boot, first) = (batch.origin, batch.boot, batch.first);
+        let changes: Vec<Arc<Change>> = batch.changes.into_iter().map(Arc::new).collect();
+        let work = changes.iter().cloned().map(Work::Change).collect();
+        if !lock(&shared.to_apply).push(work) {
             warn!(
                 "more changes come than can be applied; those of server {origin} are asked for again later"
             );
-            self.overflowed.insert(origin);
+            self.overflowed = true;
+            return;
         }
+        let records = (first..).zip(changes).map(|(seq, change)| Record::Change { boot, seq, change });
+        shared.store.write(records.chain([Record::Head(last)]).collect());
     }
 
     /// Once everything that did fit is applied, the vector tells where to go on.
-    fn resume(&mut self, shared: &Shared) {
-        if lock(&shared.to_apply).take_lost() {
-            self.overflowed.extend(self.inbox.origins());
-        }
-        if !self.overflowed.is_empty() && lock(&shared.to_apply).is_idle() {
-            for origin in std::mem::take(&mut self.overflowed) {
-                self.inbox.handle_overflow(origin);
-            }
+    fn resume(&mut self, shared: &Shared, now: Instant) {
+        self.overflowed |= lock(&shared.to_apply).take_lost();
+        if self.overflowed && lock(&shared.to_apply).is_idle() {
+            self.overflowed = false;
+            self.waiting = None;
+            self.inbox.handle_reset(lock(&shared.vector).clone(), now);
         }
     }
 
-    fn ask(&mut self, group: &Arc<Group>, shared: &Shared, asked: Asked, now: Instant) {
-        let Asked { origin, after, part } = asked;
-        let vector = lock(&shared.vector).get(origin).into_iter().collect();
-        let pull = Pull { origin, vector, after, part, bytes_max: limits::PAGE_BYTES_MAX };
-        let (Some(member), Ok(request)) = (self.members.get(origin), Payload::Pull(pull).to_element()) else {
-            self.inbox.handle_pull_failure(origin, after, PullFailure::Unreachable, now);
+    fn ask(&mut self, group: &Arc<Group>, asked: Asked, now: Instant) {
+        let pull = Pull { vector: asked.have.clone(), bytes_max: limits::PAGE_BYTES_MAX, part: asked.part };
+        let (Some(member), Ok(request)) = (self.members.get(asked.from), Payload::Pull(pull).to_element())
+        else {
+            self.inbox.handle_pull_failure(asked.id, now);
             return;
         };
         let (to, group, pulled) = (member.jid.clone(), group.clone(), self.pulled.clone());

@@ -15,17 +15,25 @@
 //! [`Hub`] (the thread and the connections that all replicas of a process share).
 #![forbid(unsafe_code)]
 
+mod answers;
 mod apply;
 mod driver;
+mod heal;
 mod host;
 mod hub;
 mod incoming;
 pub mod limits;
 mod members;
+mod opening;
 mod outgoing;
+mod reads;
 mod replica;
 mod shared;
+mod store;
+mod stored;
 
-pub use host::{ContextCsnWrite, Database, Failure, Outcome, Transaction};
+pub use host::{ContextCsnWrite, Database, Failure, Generation, Opening, Outcome, Reader, Transaction};
 pub use hub::{Hub, HubError};
-pub use replica::{Replica, ReplicaConfig};
+pub use opening::OpeningError;
+pub use replica::{OpenError, Replica, ReplicaConfig};
+pub use xmppsync_journal::Retention;

@@ -49,3 +49,33 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
 /// of nothing but opening tags needs about 1 kB for each of the 65,000 that fit into the largest stanza of the
 /// usual servers; with too little stack it would end slapd. Only what is used is backed by memory.
 pub const STACK_BYTES: usize = 256 * 1024 * 1024;
+/// Records that the journal takes in one transaction.
+pub const JOURNAL_RECORDS_MAX: usize = 4_000;
+/// Bytes of changes that it takes in one transaction.
+pub const JOURNAL_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of changes that may wait for the journal before no more are taken from the clients' queue.
+pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How often the journal is looked through for what is too old.
+pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// Pause between two steps of dropping what is too old, so that writes come in between.
+pub const TRIM_PAUSE: Duration = Duration::from_millis(50);
+/// Pulls that are answered at one time; further ones are told that this replica is busy.
+pub const ANSWERS_MAX: usize = 8;
+/// How long closing the journal may hold up slapd's end.
+pub const JOURNAL_CLOSE_TIMEOUT: Duration = Duration::from_millis(700);
+/// Bytes of a message that is kept for an absent peer, on the wire.
+pub const STORED_BYTES_MAX: usize = 100 * 1024;
+/// Changes in such a message.
+pub const STORED_CHANGES_MAX: usize = 500;
+/// How long changes gather for such a message.
+pub const STORED_DELAY: Duration = Duration::from_secs(2);
+/// How often the position of a peer is noted in the journal.
+pub const PEER_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a thread of the host that reads is waited for before another one is asked for.
+pub const READ_PATIENCE: Duration = Duration::from_millis(500);
+/// Bytes of an answer with entries.
+pub const ENTRIES_BYTES_MAX: u32 = 100 * 1024;
+/// Comparisons by peers that are open at one time; each holds the whole set of entries.
+pub const COMPARISONS_MAX: usize = 2;
+/// How long a comparison may stand still before another peer gets its place.
+pub const COMPARISON_TIMEOUT: Duration = Duration::from_secs(60);

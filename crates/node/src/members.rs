@@ -44,9 +44,14 @@ impl Members {
         Some(gone)
     }
 
-    /// The line is lost, and with it who is there.
-    pub(crate) fn clear(&mut self) {
-        self.present.clear();
+    /// The line is lost, and with it who is there: those who were.
+    pub(crate) fn clear(&mut self) -> Vec<ServerId> {
+        std::mem::take(&mut self.present).into_keys().collect()
+    }
+
+    /// The peer with this JID is in the room.
+    pub(crate) fn is_present(&self, jid: &BareJid) -> bool {
+        self.present.values().any(|member| member.jid.to_bare() == *jid)
     }
 
     pub(crate) fn get(&self, server: ServerId) -> Option<&Member> {

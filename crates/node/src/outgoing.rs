@@ -3,19 +3,23 @@
 use crate::host::Database;
 use crate::limits;
 use crate::replica::ReplicaConfig;
-use crate::shared::{Shared, lock};
+use crate::shared::{Shared, inventory_record, lock};
+use crate::store::Ticket;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 use tracing::{debug, error, warn};
-use xmpp_parsers::minidom::Element;
-use xmpp_parsers::stanza_error::DefinedCondition;
+use xmppsync_journal::Record;
 use xmppsync_link::{Group, SendError};
-use xmppsync_replica::{Batch, BootId, CommitOrder, Csn, Outbox, OutboxLimits, ServerId};
-use xmppsync_wire::{Card, Live, Notice, NoticeKind, Page, Payload, Phase, Pull, encoded_size_estimate};
+use xmppsync_replica::{Batch, Change, CommitOrder, Csn, Outbox, OutboxLimits, ServerId};
+use xmppsync_wire::{Card, Live, Notice, NoticeKind, Payload, Phase};
 
 pub(crate) struct Outgoing {
     server_id: ServerId,
     live: Live,
     order: CommitOrder,
+    /// Released, and on their way into the journal: what others know of is in it.
+    unwritten: VecDeque<(Ticket, Arc<Change>)>,
     outbox: Outbox,
     online: bool,
     /// The room or the queue to it is full: nothing is sent before this.
@@ -28,8 +32,8 @@ pub(crate) struct Outgoing {
     foreign: u64,
     /// The CSN behind which changes are held back, since when, and whether that was told.
     barrier: Option<(Csn, Instant, bool)>,
-    /// The parts of the change that a peer is pulling.
-    parts: Option<(BootId, u64, u64, Vec<Element>)>,
+    /// The first and last change that was released since this was asked last.
+    released: Option<(Csn, Csn)>,
 }
 
 /// Why a batch was not sent.
@@ -46,6 +50,7 @@ impl Outgoing {
             server_id: config.server_id,
             live: config.live,
             order: CommitOrder::default(),
+            unwritten: VecDeque::new(),
             outbox: Outbox::new(config.server_id, config.boot, start, OutboxLimits::default()),
             online: false,
             hold: None,
@@ -54,7 +59,7 @@ impl Outgoing {
             lost: 0,
             foreign: 0,
             barrier: None,
-            parts: None,
+            released: None,
         }
     }
 
@@ -71,7 +76,7 @@ impl Outgoing {
 
     /// Whether something is left that can still go out.
     pub(crate) fn can_flush(&self) -> bool {
-        self.online && !(self.outbox.is_settled() && self.order.is_empty())
+        self.online && !(self.outbox.is_settled() && self.order.is_empty() && self.unwritten.is_empty())
     }
 
     /// Takes what was captured, in commit order. Returns when to look again for what is held back.
@@ -81,43 +86,68 @@ impl Outgoing {
         database: &dyn Database,
         now: Instant,
     ) -> Option<Instant> {
+        self.hand_to_outbox(shared);
+        if shared.store.queued_bytes() > limits::JOURNAL_QUEUE_BYTES_MAX {
+            return None; // every write to the journal wakes the driver
+        }
         self.take(shared);
         let limit = self.order.latest()?;
         // Between the two looks at the queue: see `CommitOrder`.
         let mut pending = database.pending_csns();
         pending.extend(lock(&shared.captured).pending());
         self.take(shared);
-        for change in self.order.release(limit, &pending) {
-            lock(&shared.vector).advance(change.csn);
+        let released = self.order.release(limit, &pending);
+        self.write_down(released, shared);
+        self.watch(&pending, now);
+        (!self.order.is_empty()).then_some(now + limits::COMMIT_ORDER_PAUSE)
+    }
+
+    /// First into the journal: who loses power after a change was sent must still know of it.
+    fn write_down(&mut self, released: Vec<Change>, shared: &Shared) {
+        let (Some(first), Some(last)) = (released.first(), released.last()) else { return };
+        let (first, last) = (first.csn, last.csn);
+        self.released = Some((self.released.map_or(first, |(first, _)| first), last));
+        lock(&shared.vector).advance(last);
+        let seq = self.outbox.last() + self.unwritten.len() as u64 + 1;
+        let changes: Vec<Arc<Change>> = released.into_iter().map(Arc::new).collect();
+        let records = (seq..).zip(&changes).flat_map(|(seq, change)| {
+            let inventory = inventory_record(change);
+            [Record::Change { boot: self.outbox.boot(), seq, change: Arc::clone(change) }, inventory]
+        });
+        let ticket = shared.store.write(records.chain([Record::Head(last)]).collect());
+        self.unwritten.extend(changes.into_iter().map(|change| (ticket, change)));
+        self.hand_to_outbox(shared);
+    }
+
+    fn hand_to_outbox(&mut self, shared: &Shared) {
+        while let Some((_, change)) = self.unwritten.pop_front_if(|(ticket, _)| shared.store.is_done(*ticket))
+        {
             let lost = self.outbox.push(change);
             if self.lost.checked_ilog2() != (self.lost + lost).checked_ilog2() {
                 warn!(
-                    "changes are made faster than they can be sent, or the line is down for too long: {} so far will not be sent; the peers have to catch up",
+                    "changes are made faster than they can be sent, or the line is down: {} so far are left for the peers to ask for",
                     self.lost + lost
                 );
             }
             self.lost += lost;
         }
-        self.watch(&pending, now);
-        (!self.order.is_empty()).then_some(now + limits::COMMIT_ORDER_PAUSE)
+    }
+
+    /// The first and last change that was released since the last call.
+    pub(crate) fn take_released(&mut self) -> Option<(Csn, Csn)> {
+        self.released.take()
     }
 
     fn take(&mut self, shared: &Shared) {
         let taken = lock(&shared.captured).take();
         if let Some(csn) = taken.overflow {
-            error!(
-                "more changes than {} bytes waited to be sent and were dropped, up to CSN {csn}; the peers have to catch up",
-                limits::CAPTURED_BYTES_MAX
-            );
-            // A new stream that begins behind the lost changes: a peer sees from its card that it lacks them.
-            let boot = self.outbox.boot().next();
-            self.outbox = Outbox::new(self.server_id, boot, Some(csn), OutboxLimits::default());
-            if self.online {
-                self.outbox.handle_online();
-            }
+            self.skip(csn, taken.skipped, shared);
         }
         for change in taken.changes {
-            if change.csn.server_id() != self.server_id {
+            if Some(change.csn) <= taken.overflow {
+                shared.store.write(vec![inventory_record(&change)]);
+            } else if change.csn.server_id() != self.server_id {
+                shared.store.write(vec![inventory_record(&change)]);
                 self.foreign += 1;
                 if self.foreign.is_power_of_two() {
                     warn!(
@@ -129,6 +159,19 @@ impl Outgoing {
                 warn!("two changes have the CSN {again}; the second is not sent");
             }
         }
+    }
+
+    /// Too many changes waited; those up to `csn` are not sent and not in the journal.
+    fn skip(&mut self, csn: Csn, inventory: Vec<Record>, shared: &Shared) {
+        error!(
+            "more changes than {} bytes waited to be sent and were dropped, up to CSN {csn}; the peers have to compare their entries",
+            limits::CAPTURED_BYTES_MAX
+        );
+        shared.store.write(inventory.into_iter().chain([Record::Floor(csn)]).collect());
+        lock(&shared.vector).advance(csn);
+        self.unwritten.clear();
+        self.outbox.skip_to(csn);
+        self.released = Some((self.released.map_or(csn, |(first, _)| first), csn));
     }
 
     /// An operation that does not end holds back everything after it: that must not go unnoticed.
@@ -167,14 +210,14 @@ impl Outgoing {
                 Err(Unsent::Never(_)) if batch.changes.len() > 1 => self.outbox.handle_unsendable(&batch),
                 Err(Unsent::Never(problem)) => {
                     for change in &batch.changes {
-                        error!(
-                            "the {} of \"{}\" (CSN {}) cannot be sent: {problem} The peers have to be loaded anew.",
+                        warn!(
+                            "the {} of \"{}\" (CSN {}) does not fit into messages ({problem}); the peers ask for it",
                             change.operation.name(),
                             change.operation.dn(),
                             change.csn
                         );
                     }
-                    self.outbox.begin_behind(&batch);
+                    self.outbox.pass_over(&batch);
                 }
             }
         }
@@ -265,6 +308,8 @@ impl Outgoing {
             suffix: config.nsuffix.clone(),
             software: concat!("xmppsync ", env!("CARGO_PKG_VERSION")).to_owned(),
             vector: others.chain(sent).collect(),
+            dataset: *lock(&shared.dataset),
+            progress: None,
         }
     }
 
@@ -299,47 +344,6 @@ impl Outgoing {
         Some(now + limits::CARD_INTERVAL)
     }
 
-    /// The answer to a peer that lacks changes of this server.
-    pub(crate) fn page(&mut self, pull: &Pull) -> Result<Element, (DefinedCondition, String)> {
-        if pull.origin != self.server_id {
-            let text = format!("this is server {}, ask server {} itself", self.server_id, pull.origin);
-            return Err((DefinedCondition::BadRequest, text));
-        }
-        let bytes_max = pull.bytes_max.min(limits::PAGE_BYTES_MAX) as usize;
-        let batch = self
-            .outbox
-            .page(pull.after, pull.vector.get(self.server_id), bytes_max)
-            .map_err(|problem| (DefinedCondition::ItemNotFound, problem.to_string()))?;
-        if let Some(large) = batch.as_ref().filter(|batch| !fits_page(batch)) {
-            return self.part(large, pull.part.unwrap_or(0));
-        }
-        let more = batch.as_ref().is_some_and(|batch| batch.last() < self.outbox.last());
-        let page = Page { batches: batch.into_iter().collect(), more };
-        Payload::Page(page)
-            .to_element()
-            .map_err(|problem| (DefinedCondition::ResourceConstraint, problem.to_string()))
-    }
-
-    /// One part of a batch that no page can hold. A peer asks for one after the other.
-    fn part(&mut self, batch: &Batch, number: u32) -> Result<Element, (DefinedCondition, String)> {
-        let this = (batch.boot, batch.first, batch.last());
-        let known = self.parts.as_ref().is_some_and(|(boot, first, last, _)| (*boot, *first, *last) == this);
-        if !known {
-            let parts = xmppsync_wire::split(batch)
-                .map_err(|problem| (DefinedCondition::ResourceConstraint, problem.to_string()))?;
-            self.parts = Some((batch.boot, batch.first, batch.last(), parts));
-        }
-        let parts = self.parts.as_ref().map_or(&[][..], |(_, _, _, parts)| parts);
-        let part = parts.get(number as usize).cloned().ok_or_else(|| {
-            let text = format!("there are {} parts, none has the number {number}", parts.len());
-            (DefinedCondition::BadRequest, text)
-        });
-        if number as usize + 1 >= parts.len() {
-            self.parts = None;
-        }
-        part
-    }
-
     /// A line for people in the room.
     pub(crate) fn say(&self, group: &Group, config: &ReplicaConfig, kind: NoticeKind, body: String) {
         let notice = Payload::Notice(Notice { kind, sid: config.server_id }).to_element().ok();
@@ -347,9 +351,4 @@ impl Outgoing {
             debug!("not said: {problem}");
         }
     }
-}
-
-fn fits_page(batch: &Batch) -> bool {
-    let bytes: usize = batch.changes.iter().map(encoded_size_estimate).sum();
-    bytes < limits::PAGE_PAYLOAD_BYTES_MAX
 }

@@ -2,16 +2,21 @@
 
 use crate::apply::{self, Rest};
 use crate::driver::{Command, Driver};
-use crate::host::{ContextCsnWrite, Database, Transaction};
+use crate::host::{ContextCsnWrite, Database, Generation, Opening, Reader, Transaction};
 use crate::hub::{Hub, HubError};
 use crate::limits;
+use crate::opening::{self, OpeningError};
 use crate::shared::{Shared, lock};
+use crate::store::{Store, StoreConfig};
+use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tracing::{Span, info_span, warn};
+use xmppsync_journal::{Journal, Retention};
 use xmppsync_link::{GroupConfig, SessionConfig};
-use xmppsync_replica::{BootId, Change, ServerId, Vector};
+use xmppsync_replica::{BootId, Change, EntryUuid, ServerId, Vector};
 use xmppsync_wire::Live;
 
 /// What a replica is told by its host.
@@ -31,6 +36,24 @@ pub struct ReplicaConfig {
     pub group: GroupConfig,
     /// What carries the live stream.
     pub live: Live,
+    /// The directory of the journal.
+    pub journal: PathBuf,
+    /// How much of it is kept.
+    pub retention: Retention,
+}
+
+/// Why a replica cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No thread, or a room that is taken.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] OpeningError),
+    /// The system gives no thread.
+    #[error("the thread of the journal cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// A handle on the driver of one database. All methods but [`apply`](Self::apply) and [`stop`](Self::stop)
@@ -41,29 +64,57 @@ pub struct Replica {
     applying: Mutex<()>,
     commands: mpsc::UnboundedSender<Command>,
     hub: Hub,
+    database: Arc<dyn Database>,
     span: Span,
 }
 
 impl Replica {
-    /// Begins to collect local changes. Nothing is sent before [`start`](Self::start).
+    /// Compares the database with its journal and begins to collect local changes. Nothing is sent before
+    /// [`start`](Self::start).
     ///
     /// # Errors
-    /// [`HubError`] when the thread for it cannot be made, or another database has the same room.
-    pub fn open(config: ReplicaConfig, database: Arc<dyn Database>) -> Result<Replica, HubError> {
-        let shared = Arc::new(Shared::default());
+    /// [`OpenError`] says what cannot be had.
+    pub fn open(
+        config: ReplicaConfig,
+        database: Arc<dyn Database>,
+        opening: &mut dyn Opening,
+    ) -> Result<Replica, OpenError> {
         let span = info_span!("database", suffix = %config.suffix);
-        let (commands, receiver) = mpsc::unbounded_channel();
+        let entered = span.enter();
         let hub = Hub::enter(&config.group.room)?;
-        let driver = Driver::new(config, shared.clone(), database, hub.clone(), receiver);
+        let opened = Replica::open_journal(&config, opening);
+        let (shared, found) = opened.inspect_err(|_| hub.leave())?;
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let driver =
+            Driver::new(config, Arc::clone(&shared), Arc::clone(&database), hub.clone(), receiver, found);
         hub.spawn(driver.run(), span.clone());
-        Ok(Replica { shared, applying: Mutex::default(), commands, hub, span })
+        drop(entered);
+        Ok(Replica { shared, applying: Mutex::default(), commands, hub, database, span })
     }
 
-    /// The database is open and stands at `vector`: joins the others.
-    pub fn start(&self, vector: Vector) {
-        *lock(&self.shared.vector) = vector;
+    fn open_journal(
+        config: &ReplicaConfig,
+        opening: &mut dyn Opening,
+    ) -> Result<(Arc<Shared>, opening::Found), OpenError> {
+        let (mut journal, opened) =
+            Journal::open(&config.journal, &config.nsuffix).map_err(OpeningError::from)?;
+        let found = opening::compare(&mut journal, &opened, opening, config.server_id)?;
+        let wake = Arc::new(Notify::new());
+        let store = StoreConfig { dir: config.journal.clone(), retention: config.retention };
+        let store = Store::start(journal, store, Arc::clone(&wake))?;
+        Ok((Arc::new(Shared::new(found.vector.clone(), store, wake)), found))
+    }
+
+    /// The database is served: joins the others.
+    pub fn start(&self) {
         // The driver ends only after `stop`.
         let _ = self.commands.send(Command::Start);
+    }
+
+    /// Which entry is the suffix entry now, if there is one: the data set that this is a copy of.
+    pub fn suffix_entry(&self, uuid: Option<EntryUuid>) {
+        *lock(&self.shared.dataset) = uuid;
+        self.shared.wake.notify_one();
     }
 
     /// A change of a client was committed.
@@ -110,6 +161,12 @@ impl Replica {
         self.shared.wake.notify_one();
     }
 
+    /// Reads what was asked for, on a thread of the host, after it took [`Database::submit_read`]'s request.
+    pub fn read(&self, reader: &mut dyn Reader) {
+        let _entered = self.span.enter();
+        self.shared.reads.run(reader);
+    }
+
     /// Sends what is left, leaves the room, and stores the vector. Takes at most [`limits::STOP_TIMEOUT`] and
     /// [`limits::CLOSE_TIMEOUT`] together; so do all replicas of the process when it `ends`.
     pub fn stop(self, transaction: Option<&mut dyn Transaction>, ends: bool) {
@@ -131,6 +188,9 @@ impl Replica {
                 }
             }
         }
+        // After the last write: the next start sees by it that nobody else wrote.
+        let generation = self.database.generation().map(Generation::encode);
+        self.shared.store.close(generation.unwrap_or_default(), limits::JOURNAL_CLOSE_TIMEOUT);
         self.hub.leave();
     }
 }

@@ -1,23 +1,52 @@
 //! What the host's threads and the driver share. Locks are held for a few moves of memory, never across IO.
 
 use crate::limits;
+use crate::reads::Reads;
+use crate::store::Store;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use xmppsync_replica::{Batch, Change, Csn, Vector};
+use xmppsync_journal::Record;
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Vector};
 
 /// Key of an LDAP transaction: the host's address of its connection.
 pub(crate) type TransactionKey = usize;
 
-#[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) captured: Mutex<Captured>,
     pub(crate) to_apply: Mutex<ToApply>,
     /// How far this replica has come; what contextCSN shows.
     pub(crate) vector: Mutex<Vector>,
+    /// The entryUUID of the suffix entry: which data set this is a copy of.
+    pub(crate) dataset: Mutex<Option<EntryUuid>>,
+    pub(crate) store: Store,
+    pub(crate) reads: Reads,
     /// The driver has something to look at.
-    pub(crate) wake: Notify,
+    pub(crate) wake: Arc<Notify>,
+}
+
+impl Shared {
+    pub(crate) fn new(vector: Vector, store: Store, wake: Arc<Notify>) -> Shared {
+        Shared {
+            captured: Mutex::default(),
+            to_apply: Mutex::default(),
+            vector: Mutex::new(vector),
+            dataset: Mutex::default(),
+            store,
+            reads: Reads::default(),
+            wake,
+        }
+    }
+}
+
+/// What a change that is in the database means for the inventory.
+pub(crate) fn inventory_record(change: &Change) -> Record {
+    let Change { csn, uuid, operation } = change;
+    match operation {
+        Operation::Delete { .. } => Record::Gone { uuid: *uuid, csn: *csn, at: crate::store::now() },
+        _ => Record::Put { uuid: *uuid, csn: *csn },
+    }
 }
 
 /// A panic under one of these locks was caught and logged; the data is whole after every statement.
@@ -33,6 +62,8 @@ pub(crate) struct Captured {
     transactions: HashMap<TransactionKey, Vec<Change>>,
     /// The latest change that was dropped because too many waited.
     overflow: Option<Csn>,
+    /// What the dropped changes mean for the inventory.
+    skipped: Vec<Record>,
     /// Nobody takes changes any more.
     closed: bool,
 }
@@ -41,6 +72,7 @@ pub(crate) struct Captured {
 pub(crate) struct Taken {
     pub(crate) changes: Vec<Change>,
     pub(crate) overflow: Option<Csn>,
+    pub(crate) skipped: Vec<Record>,
 }
 
 impl Captured {
@@ -56,6 +88,7 @@ impl Captured {
         let size = change.size();
         if self.bytes + size > limits::CAPTURED_BYTES_MAX {
             self.overflow = self.overflow.max(Some(change.csn));
+            self.skipped.push(inventory_record(&change));
             return;
         }
         self.bytes += size;
@@ -77,7 +110,16 @@ impl Captured {
 
     pub(crate) fn take(&mut self) -> Taken {
         self.bytes = 0;
-        Taken { changes: std::mem::take(&mut self.changes), overflow: self.overflow.take() }
+        Taken {
+            changes: std::mem::take(&mut self.changes),
+            overflow: self.overflow.take(),
+            skipped: std::mem::take(&mut self.skipped),
+        }
+    }
+
+    /// Whether the driver has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// CSNs of parts whose transaction has not ended: slapd may have struck them off already.
@@ -86,11 +128,40 @@ impl Captured {
     }
 }
 
-/// One change of another server on its way into the database.
-pub(crate) struct Incoming {
-    pub(crate) change: Change,
-    /// Whether the vector may move to it.
-    pub(crate) contiguous: bool,
+/// What is on its way into the database.
+#[derive(Clone)]
+pub(crate) enum Incoming {
+    /// The next change of its origin: the vector moves to it.
+    Change(Arc<Change>),
+    /// An entry or a delete that a comparison or a load brought; the vector does not tell of it.
+    State(Arc<Change>),
+    /// Everything up to here is in the database with what came before.
+    Reached(Vector),
+}
+
+impl Incoming {
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Incoming::Change(change) | Incoming::State(change) => change.size(),
+            Incoming::Reached(_) => 0,
+        }
+    }
+
+    pub(crate) fn change(&self) -> Option<&Arc<Change>> {
+        match self {
+            Incoming::Change(change) | Incoming::State(change) => Some(change),
+            Incoming::Reached(_) => None,
+        }
+    }
+
+    /// Moves the vector to where it is once this is in the database.
+    pub(crate) fn advance(&self, vector: &mut Vector) {
+        match self {
+            Incoming::Change(change) => vector.advance(change.csn),
+            Incoming::State(_) => {}
+            Incoming::Reached(reached) => reached.iter().for_each(|csn| vector.advance(csn)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -106,19 +177,19 @@ pub(crate) struct ToApply {
     paused_until: Option<Instant>,
     /// Attempts at the front of the queue that failed for a reason that may pass.
     pub(crate) temporary_failures: u32,
-    pub(crate) waiting: VecDeque<Change>,
+    pub(crate) waiting: VecDeque<Arc<Change>>,
     pub(crate) set_aside: u64,
 }
 
 impl ToApply {
     /// `false`: the queue is full, nothing was taken.
-    pub(crate) fn push(&mut self, batch: Batch, contiguous: bool) -> bool {
-        let bytes: usize = batch.changes.iter().map(Change::size).sum();
+    pub(crate) fn push(&mut self, work: Vec<Incoming>) -> bool {
+        let bytes: usize = work.iter().map(Incoming::size).sum();
         if self.bytes > 0 && self.bytes + bytes > limits::APPLY_BYTES_MAX {
             return false;
         }
         self.bytes += bytes;
-        self.queue.extend(batch.changes.into_iter().map(|change| Incoming { change, contiguous }));
+        self.queue.extend(work);
         true
     }
 
@@ -127,7 +198,7 @@ impl ToApply {
         let mut bytes = 0;
         let mut taken = Vec::new();
         while let Some(next) = self.queue.front() {
-            let size = next.change.size();
+            let size = next.size();
             let full = taken.len() >= limits::TRANSACTION_CHANGES_MAX
                 || (bytes > 0 && bytes + size > limits::TRANSACTION_BYTES_MAX);
             if full {
@@ -141,7 +212,7 @@ impl ToApply {
     }
 
     pub(crate) fn put_back(&mut self, changes: Vec<Incoming>) {
-        self.bytes += changes.iter().map(|incoming| incoming.change.size()).sum::<usize>();
+        self.bytes += changes.iter().map(Incoming::size).sum::<usize>();
         for incoming in changes.into_iter().rev() {
             self.queue.push_front(incoming);
         }

@@ -64,6 +64,11 @@ impl Csn {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// The date and time as one number, `YYYYmmddHHMMSS`.
+    pub(crate) fn date_number(&self) -> u64 {
+        self.0[..14].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+    }
+
     fn sid_bits(&self) -> u16 {
         self.0[Csn::SID].iter().fold(0, |bits, digit| {
             let value = match digit {

@@ -2,11 +2,12 @@
 //!
 //! Reading order: the words ([`Csn`], [`ServerId`], [`EntryUuid`], [`BootId`]), what changes
 //! ([`Change`], [`Batch`]), how far a replica has come ([`Vector`]); then the way out
-//! ([`CommitOrder`], [`Outbox`]) and the way in ([`Inbox`]).
+//! ([`CommitOrder`], [`Outbox`]), the way in ([`Inbox`]), and the comparison of whole databases ([`Comparison`]).
 #![forbid(unsafe_code)]
 
 mod change;
 mod commit_order;
+mod compare;
 mod csn;
 mod ids;
 mod inbox;
@@ -17,6 +18,7 @@ mod vector;
 
 pub use change::{Batch, Change, Operation};
 pub use commit_order::CommitOrder;
+pub use compare::{CompareError, Comparison, Differences, EntrySet, FRAME_BYTES_MAX, SET_ENTRY_BYTES, Step};
 pub use csn::{Csn, CsnError};
 pub use ids::{BootId, EntryUuid, IdError, ServerId};
 pub use inbox::{Action, Inbox, InboxLimits, PeerCard, PullId};

@@ -2,6 +2,7 @@
 
 use crate::{Batch, BootId, Change, Csn, ServerId};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The bounds of an [`Outbox`].
@@ -47,7 +48,7 @@ pub struct Outbox {
     limits: OutboxLimits,
     /// The last own change before the log begins.
     start: Option<Csn>,
-    log: VecDeque<Change>,
+    log: VecDeque<Arc<Change>>,
     log_bytes: usize,
     /// Sequence number of the log's front.
     first: u64,
@@ -88,7 +89,8 @@ impl Outbox {
 
     /// Takes the next change in commit order. Returns how many changes fell out of the log unsent because
     /// it is full: receivers will see a hole there.
-    pub fn push(&mut self, change: Change) -> u64 {
+    pub fn push(&mut self, change: impl Into<Arc<Change>>) -> u64 {
+        let change = change.into();
         self.log_bytes += change.size();
         self.log.push_back(change);
         let mut lost = 0;
@@ -246,7 +248,8 @@ impl Outbox {
             first || bytes <= bytes_max
         };
         let count = if from <= self.alone_until { 1 } else { self.limits.batch_changes_max };
-        let changes: Vec<Change> = self.log.iter().skip(skip).take(count).take_while(fits).cloned().collect();
+        let changes: Vec<Change> =
+            self.log.iter().map(Arc::as_ref).skip(skip).take(count).take_while(fits).cloned().collect();
         let (_, prev) = self.position_before(from);
         (!changes.is_empty()).then_some(Batch {
             origin: self.origin,

@@ -28,7 +28,7 @@ pub const ASSEMBLIES_MAX: usize = 16;
 pub const PARTS_MAX: usize = 1024;
 
 /// What `<part …></part>` costs around its text, in bytes.
-pub const PART_WRAPPING_BYTES: usize = 256;
+pub const PART_WRAPPING_BYTES: usize = 320;
 
 /// Changes of a batch that a receiver takes; senders flush at 50.
 pub const CHANGES_PER_BATCH_MAX: usize = 1_000;

@@ -3,7 +3,7 @@
 use crate::error::check;
 use crate::{Place, WireError, batch, batch_to_element, limits, read, schema, text};
 use minidom::Element;
-use xmppsync_replica::{Batch, BootId, ServerId};
+use xmppsync_replica::{Batch, BootId, Csn, ServerId};
 
 /// Room for the text of one part, in escaped bytes.
 const PART_TEXT_BYTES_MAX: usize = limits::PAYLOAD_BYTES_MAX - limits::PART_WRAPPING_BYTES;
@@ -25,6 +25,8 @@ pub struct Part {
     pub of: u32,
     /// The whole XML, in bytes.
     pub bytes: u32,
+    /// The batch's change, when it has one only: by this a part of it is asked for.
+    pub change: Option<Csn>,
     /// The piece.
     pub text: String,
 }
@@ -60,6 +62,7 @@ pub fn split(batch: &Batch) -> Result<Vec<Element>, WireError> {
         n: n as u32,
         of: pieces.len() as u32,
         bytes: xml.len() as u32,
+        change: if let [only] = batch.changes.as_slice() { Some(only.csn) } else { None },
         text: (*piece).to_owned(),
     };
     pieces.iter().enumerate().map(|numbered| part(numbered).to_element()).collect()
@@ -104,6 +107,7 @@ impl Part {
             number: self.n,
             of: self.of,
             bytes: self.bytes,
+            change: self.change,
             text: self.text.clone(),
         };
         batch::to_element(&part, Place::Part)
@@ -119,6 +123,7 @@ impl Part {
             n: part.number,
             of: part.of,
             bytes: part.bytes,
+            change: part.change,
             text: part.text,
         };
         part.check()?;

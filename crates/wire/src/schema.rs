@@ -233,6 +233,8 @@ pub(crate) struct Part {
     pub(crate) of: u32,
     #[xml(attribute)]
     pub(crate) bytes: u32,
+    #[xml(attribute(default, codec = OptionalText))]
+    pub(crate) change: Option<Csn>,
     #[xml(text)]
     pub(crate) text: String,
 }

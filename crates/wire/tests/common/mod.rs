@@ -170,6 +170,7 @@ pub(crate) fn part() -> impl Strategy<Value = Part> {
             n: of - 1,
             of,
             bytes: 10_000,
+            change: None,
             text,
         },
     )

@@ -1,0 +1,249 @@
+//! Answers to what peers ask: changes from the journal, entries from the database, frames of a comparison.
+
+use crate::heal::{self, Judgement};
+use crate::host::Database;
+use crate::limits;
+use crate::reads;
+use crate::shared::{Incoming, Shared, lock};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use tokio::sync::Semaphore;
+use tracing::debug;
+use xmpp_parsers::minidom::Element;
+use xmpp_parsers::stanza_error::DefinedCondition;
+use xmppsync_journal::Run;
+use xmppsync_link::{Reply, ReplyLost};
+use xmppsync_replica::{Batch, Csn, EntrySet, Operation, Vector};
+use xmppsync_wire::limits as wire;
+use xmppsync_wire::{Entries, Fetch, Page, Payload, Pull, Reconcile, Session, encoded_size_estimate};
+
+/// What cannot be answered, and why.
+type Refusal = (DefinedCondition, String);
+
+/// Gives out what peers lack.
+#[derive(Clone)]
+pub(crate) struct Answers {
+    shared: Arc<Shared>,
+    database: Arc<dyn Database>,
+    places: Arc<Semaphore>,
+    comparisons: Arc<Mutex<Vec<Open>>>,
+    /// The parts of the large change that was asked for last.
+    parts: Arc<Mutex<Option<(Csn, Vec<Element>)>>>,
+}
+
+/// A comparison that a peer has begun.
+struct Open {
+    session: Session,
+    set: Arc<EntrySet>,
+    touched: Instant,
+}
+
+impl Answers {
+    pub(crate) fn new(shared: Arc<Shared>, database: Arc<dyn Database>) -> Answers {
+        let places = Arc::new(Semaphore::new(limits::ANSWERS_MAX));
+        Answers { shared, database, places, comparisons: Arc::default(), parts: Arc::default() }
+    }
+
+    /// The future that answers a request.
+    pub(crate) fn answer(&self, request: Payload, reply: Reply) -> impl Future<Output = ()> + Send + use<> {
+        let this = self.clone();
+        async move {
+            let place = Arc::clone(&this.places).try_acquire_owned();
+            let answer = match (place, request) {
+                (Err(_), _) => busy("too many ask at the same time"),
+                (_, Payload::Pull(pull)) => this.page(pull).await,
+                (_, Payload::Reconcile(question)) => this.compare(question).await,
+                (_, Payload::Fetch(fetch)) => this.entries(fetch).await,
+                (_, Payload::Entries(offer)) => this.take(offer).await,
+                _ => Err((DefinedCondition::FeatureNotImplemented, "this cannot be asked for".to_owned())),
+            };
+            told(match answer {
+                Ok(element) => reply.ok(element),
+                Err((condition, text)) => reply.error(condition, &text),
+            });
+        }
+    }
+
+    async fn page(&self, pull: Pull) -> Result<Element, Refusal> {
+        if let Some((csn, number)) = pull.part
+            && let Some(part) = self.known_part(csn, number)
+        {
+            return Ok(part);
+        }
+        let bytes_max = pull.bytes_max.min(limits::PAGE_BYTES_MAX) as usize;
+        let vector = pull.vector;
+        let found = self.shared.store.ask(move |journal| journal.changes(&vector, bytes_max)).await;
+        let Ok(found) = found else { return no_journal() };
+        let batches: Vec<Batch> = found.runs.into_iter().map(batch).collect();
+        if let Some(first) = batches.first().filter(|first| !fits_page(&first.changes[..1])) {
+            return self.first_part(first, pull.part.map_or(0, |(_, number)| number));
+        }
+        let (batches, all) = up_to_a_page(batches);
+        written(&Payload::Page(Page { batches, beyond: found.beyond, more: found.more || !all }))
+    }
+
+    async fn compare(&self, question: Reconcile) -> Result<Element, Refusal> {
+        let Reconcile { session, round, vector, frame } = question;
+        let mut own = None;
+        let set = match vector {
+            // The vector first: what it covers is in the set.
+            Some(_) => {
+                own = Some(lock(&self.shared.vector).clone());
+                self.open(session).await?
+            }
+            None => self.find(session)?,
+        };
+        let frame = set.answer(&frame).map_err(|problem| (DefinedCondition::BadRequest, problem.to_string()))?;
+        written(&Payload::Reconcile(Reconcile { session, round, vector: own, frame }))
+    }
+
+    async fn open(&self, session: Session) -> Result<Arc<EntrySet>, Refusal> {
+        {
+            let mut open = lock(&self.comparisons);
+            open.retain(|open| open.touched.elapsed() < limits::COMPARISON_TIMEOUT);
+            if open.len() >= limits::COMPARISONS_MAX {
+                return busy("other servers are comparing their entries with this one");
+            }
+        }
+        let Some(set) = heal::inventory(&self.shared).await.map(Arc::new) else { return no_journal() };
+        let mut open = lock(&self.comparisons);
+        open.push(Open { session, set: Arc::clone(&set), touched: Instant::now() });
+        Ok(set)
+    }
+
+    fn find(&self, session: Session) -> Result<Arc<EntrySet>, Refusal> {
+        let mut open = lock(&self.comparisons);
+        let found = open.iter_mut().find(|open| open.session == session);
+        let found = found.ok_or_else(|| {
+            (DefinedCondition::ItemNotFound, "this comparison is not known (any more)".to_owned())
+        })?;
+        found.touched = Instant::now();
+        Ok(Arc::clone(&found.set))
+    }
+
+    /// Entries as they are, as many as fit.
+    async fn entries(&self, fetch: Fetch) -> Result<Element, Refusal> {
+        let Some(known) = heal::knowledge(&self.shared, fetch.uuids.clone()).await else { return no_journal() };
+        let found = reads::entries(&self.shared, &*self.database, fetch.uuids.clone()).await;
+        let Some(found) = found else { return busy("this server is being stopped") };
+        let bytes_max = (fetch.bytes_max as usize).min(limits::PAGE_PAYLOAD_BYTES_MAX);
+        let mut entries = Entries::default();
+        let mut bytes = wire::ENTRIES_WRAPPING_BYTES;
+        for (uuid, found) in fetch.uuids.into_iter().zip(found) {
+            let known = known.get(&uuid).copied().unwrap_or_default();
+            let state = match (found, known.tombstone) {
+                (Some(entry), _) => heal::as_put(entry),
+                (None, Some(csn)) => heal::tombstone(uuid, csn),
+                (None, None) => {
+                    bytes += wire::UUID_ELEMENT_BYTES;
+                    if known.refused { entries.refused.push(uuid) } else { entries.absent.push(uuid) }
+                    continue;
+                }
+            };
+            let size = encoded_size_estimate(&state);
+            if size > limits::PAGE_PAYLOAD_BYTES_MAX - wire::ENTRIES_WRAPPING_BYTES {
+                bytes += wire::UUID_ELEMENT_BYTES;
+                entries.large.push(uuid);
+                continue;
+            }
+            bytes += size;
+            if bytes > bytes_max && entries.states().next().is_some() {
+                entries.more = true;
+                break;
+            }
+            match state.operation {
+                Operation::Delete { .. } => entries.deletes.push(state),
+                _ => entries.puts.push(state),
+            }
+        }
+        written(&Payload::Entries(entries))
+    }
+
+    /// A peer gives states that are missing here.
+    async fn take(&self, offer: Entries) -> Result<Element, Refusal> {
+        let uuids = offer.states().map(|state| state.uuid).collect();
+        let Some(known) = heal::knowledge(&self.shared, uuids).await else { return no_journal() };
+        let none = Vector::default();
+        let work = offer
+            .states()
+            .filter(|state| {
+                let known = known.get(&state.uuid).copied().unwrap_or_default();
+                known.judge(state, &none) == Judgement::Take
+            })
+            .map(|state| Incoming::State(Arc::new(state.clone())))
+            .collect();
+        heal::push(&self.shared, work).await;
+        written(&Payload::Entries(Entries::default()))
+    }
+
+    fn known_part(&self, csn: Csn, number: u32) -> Option<Element> {
+        let parts = lock(&self.parts);
+        parts.as_ref().filter(|(known, _)| *known == csn)?.1.get(number as usize).cloned()
+    }
+
+    /// One part of a change that no page can hold. A peer asks for one after the other.
+    fn first_part(&self, batch: &Batch, number: u32) -> Result<Element, Refusal> {
+        let alone = Batch { changes: batch.changes[..1].to_vec(), ..*batch };
+        let parts = xmppsync_wire::split(&alone)
+            .map_err(|problem| (DefinedCondition::ResourceConstraint, problem.to_string()))?;
+        let part = parts.get(number as usize).cloned();
+        *lock(&self.parts) = Some((alone.changes[0].csn, parts));
+        part.ok_or_else(|| (DefinedCondition::BadRequest, format!("there is no part {number}")))
+    }
+}
+
+fn written(payload: &Payload) -> Result<Element, Refusal> {
+    payload.to_element().map_err(|problem| (DefinedCondition::ResourceConstraint, problem.to_string()))
+}
+
+fn no_journal<T>() -> Result<T, Refusal> {
+    busy("this server has no journal at the moment")
+}
+
+fn busy<T>(text: &str) -> Result<T, Refusal> {
+    Err((DefinedCondition::ResourceConstraint, text.to_owned()))
+}
+
+fn told(result: Result<(), ReplyLost>) {
+    if let Err(problem) = result {
+        debug!("{problem}");
+    }
+}
+
+fn batch(run: Run) -> Batch {
+    let Run { origin, boot, first, prev, changes } = run;
+    Batch { origin, boot, first, prev, changes }
+}
+
+fn fits_page(changes: &[xmppsync_replica::Change]) -> bool {
+    changes.iter().map(encoded_size_estimate).sum::<usize>() < limits::PAGE_PAYLOAD_BYTES_MAX
+}
+
+/// Cuts off what makes the page too large once it is written as XML. Returns whether everything is in it.
+fn up_to_a_page(batches: Vec<Batch>) -> (Vec<Batch>, bool) {
+    const BATCH_BYTES: usize = 256;
+    let mut room = limits::PAGE_PAYLOAD_BYTES_MAX;
+    let mut taken = Vec::new();
+    for mut batch in batches {
+        room = room.saturating_sub(BATCH_BYTES);
+        let fit = batch
+            .changes
+            .iter()
+            .take_while(|change| {
+                let size = encoded_size_estimate(change);
+                let fits = size <= room;
+                room = room.saturating_sub(if fits { size } else { room });
+                fits
+            })
+            .count();
+        let whole = fit == batch.changes.len() && taken.len() < xmppsync_wire::limits::BATCHES_PER_PAGE_MAX;
+        batch.changes.truncate(fit);
+        if fit > 0 && taken.len() < xmppsync_wire::limits::BATCHES_PER_PAGE_MAX {
+            taken.push(batch);
+        }
+        if !whole {
+            return (taken, false);
+        }
+    }
+    (taken, true)
+}

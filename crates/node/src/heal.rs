@@ -1,0 +1,322 @@
+//! The comparison of this database with a peer's, and the mending of what differs, in both directions.
+//!
+//! The side that begins learns what differs ([`Comparison`]), fetches from the peer what is newer there, and offers
+//! what is newer here. An entry that one side lacks is deleted on the other one only when a tombstone says so, or when the side
+//! that lacks it has seen that state of it.
+
+use crate::host::Database;
+use crate::limits;
+use crate::reads;
+use crate::shared::{Incoming, Shared, lock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tracing::{info, warn};
+use xmpp_parsers::jid::FullJid;
+use xmpp_parsers::minidom::Element;
+use xmppsync_journal::Record;
+use xmppsync_link::{Group, RequestError};
+use xmppsync_replica::{
+    Change, CompareError, Comparison, Csn, Differences, EntrySet, EntryUuid, Operation, Step, Vector,
+};
+use xmppsync_wire::{Entries, Fetch, Payload, Reconcile, Session, WireError};
+
+/// Why a comparison came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HealError {
+    #[error("the peer does not answer: {0}")]
+    Request(#[from] RequestError),
+    #[error("its answer cannot be used: {0}")]
+    Wire(#[from] WireError),
+    #[error("its answer cannot be used: {0}")]
+    Compare(#[from] CompareError),
+    #[error("it answered something else than was asked")]
+    Unexpected,
+    #[error("this server has no journal at the moment")]
+    NoJournal,
+    #[error("this server is being stopped")]
+    Stopped,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub(crate) struct Healed {
+    /// Everything up to here was compared.
+    pub(crate) vector: Vector,
+    /// States taken from the peer, and given to it.
+    pub(crate) taken: usize,
+    pub(crate) given: usize,
+    /// States that could not be had.
+    pub(crate) left: usize,
+}
+
+/// What a comparison needs.
+pub(crate) struct Healer {
+    pub(crate) group: Arc<Group>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) database: Arc<dyn Database>,
+    pub(crate) peer: FullJid,
+    pub(crate) session: Session,
+}
+
+impl Healer {
+    /// Compares and mends. With `catch_up` the vector moves to the peer's: this replica was behind, and is not any more.
+    pub(crate) async fn run(self, catch_up: bool) -> Result<Healed, HealError> {
+        let (differences, vector) = self.compare().await?;
+        let Differences { here, there } = differences;
+        let all: Vec<EntryUuid> = here.union(&there).copied().collect();
+        let mut healed = Healed { vector, ..Healed::default() };
+        let mut offers = Offers::default();
+        let mut asked = all.as_slice();
+        while !asked.is_empty() {
+            let chunk = &asked[..asked.len().min(xmppsync_wire::limits::FETCH_UUIDS_MAX)];
+            let entries = self.fetch(chunk).await?;
+            let answered = self.take(&entries, &mut offers, &mut healed).await?;
+            // An answer that says nothing of anything would be asked for for ever.
+            let next: Vec<EntryUuid> = chunk.iter().filter(|uuid| !answered.contains(*uuid)).copied().collect();
+            if next.len() == chunk.len() {
+                return Err(HealError::Unexpected);
+            }
+            let consumed = chunk.iter().take_while(|uuid| answered.contains(*uuid)).count();
+            asked = if consumed > 0 { &asked[consumed..] } else { return Err(HealError::Unexpected) };
+        }
+        self.offer(offers, &mut healed).await?;
+        if catch_up {
+            self.reach(&healed.vector).await;
+        }
+        Ok(healed)
+    }
+
+    async fn compare(&self) -> Result<(Differences, Vector), HealError> {
+        let vector = lock(&self.shared.vector).clone();
+        let set = inventory(&self.shared).await.ok_or(HealError::NoJournal)?;
+        let (mut comparison, mut frame) = Comparison::begin(set)?;
+        let mut peer = None;
+        for round in 0.. {
+            let own = (round == 0).then(|| vector.clone());
+            let ask = Payload::Reconcile(Reconcile { session: self.session, round, vector: own, frame });
+            let Payload::Reconcile(answer) = self.request(ask).await? else { return Err(HealError::Unexpected) };
+            peer = peer.or(answer.vector);
+            match comparison.step(&answer.frame)? {
+                Step::Ask(next) => frame = next,
+                Step::Done(differences) => {
+                    return Ok((differences, peer.ok_or(HealError::Unexpected)?));
+                }
+            }
+        }
+        Err(HealError::Unexpected)
+    }
+
+    async fn request(&self, payload: Payload) -> Result<Payload, HealError> {
+        let answer = self.group.request(self.peer.clone(), payload.to_element()?, limits::PULL_TIMEOUT).await?;
+        Ok(Payload::decode(&answer)?)
+    }
+
+    async fn fetch(&self, uuids: &[EntryUuid]) -> Result<Entries, HealError> {
+        let fetch = Fetch { uuids: uuids.to_vec(), bytes_max: limits::ENTRIES_BYTES_MAX };
+        match self.request(Payload::Fetch(fetch)).await? {
+            Payload::Entries(entries) => Ok(entries),
+            _ => Err(HealError::Unexpected),
+        }
+    }
+
+    /// Decides what becomes of each entry; returns of which ones the answer said something.
+    async fn take(
+        &self,
+        entries: &Entries,
+        offers: &mut Offers,
+        healed: &mut Healed,
+    ) -> Result<BTreeSet<EntryUuid>, HealError> {
+        let states: Vec<Change> = entries.states().cloned().collect();
+        let uuids: Vec<EntryUuid> =
+            states.iter().map(|change| change.uuid).chain(entries.absent.iter().copied()).collect();
+        let known = knowledge(&self.shared, uuids.clone()).await.ok_or(HealError::NoJournal)?;
+        let mut work = Vec::new();
+        let (nothing, own) = (Known::default(), lock(&self.shared.vector).clone());
+        for state in states {
+            let known = known.get(&state.uuid).unwrap_or(&nothing);
+            match known.judge(&state, &own) {
+                Judgement::Take => work.push(Incoming::State(Arc::new(state))),
+                Judgement::GiveEntry => offers.entries.push(state.uuid),
+                Judgement::GiveTombstone(csn) => offers.tombstones.push(tombstone(state.uuid, csn)),
+                Judgement::Leave => {}
+            }
+        }
+        for uuid in &entries.absent {
+            let Some(csn) = known.get(uuid).and_then(|known| known.entry) else { continue };
+            if healed.vector.covers(csn) {
+                // It was there once in just this state.
+                work.push(Incoming::State(Arc::new(tombstone(*uuid, csn))));
+            } else {
+                offers.entries.push(*uuid);
+            }
+        }
+        healed.taken += work.len();
+        healed.left += entries.refused.len() + entries.large.len();
+        self.push(work).await;
+        Ok(uuids.into_iter().chain(entries.refused.iter().chain(&entries.large).copied()).collect())
+    }
+
+    async fn offer(&self, offers: Offers, healed: &mut Healed) -> Result<(), HealError> {
+        let mut states = offers.tombstones;
+        for chunk in offers.entries.chunks(xmppsync_wire::limits::FETCH_UUIDS_MAX) {
+            let found = reads::entries(&self.shared, &*self.database, chunk.to_vec()).await;
+            states.extend(found.ok_or(HealError::Stopped)?.into_iter().flatten().map(as_put));
+        }
+        let mut states = states.into_iter().peekable();
+        while states.peek().is_some() {
+            let mut entries = Entries::default();
+            let mut bytes = xmppsync_wire::limits::ENTRIES_WRAPPING_BYTES;
+            while let Some(state) = states.next_if(|state| {
+                bytes += xmppsync_wire::encoded_size_estimate(state);
+                bytes < limits::PAGE_PAYLOAD_BYTES_MAX
+                    && entries.states().count() < xmppsync_wire::limits::FETCH_UUIDS_MAX
+            }) {
+                match state.operation {
+                    Operation::Delete { .. } => entries.deletes.push(state),
+                    _ => entries.puts.push(state),
+                }
+            }
+            let count = entries.states().count();
+            if count == 0 {
+                // Too large for a stanza even alone.
+                states.next();
+                healed.left += 1;
+                continue;
+            }
+            match self.request(Payload::Entries(entries)).await {
+                Ok(_) | Err(HealError::Request(RequestError::Empty)) => healed.given += count,
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is missing before it is in no journal here: who lacks that too has to compare as well.
+    async fn reach(&self, vector: &Vector) {
+        let reached = vector.clone();
+        self.shared.store.ask(move |journal| {
+            let behind = reached.iter().filter(|csn| !journal.head().covers(*csn));
+            journal.write(&behind.map(Record::Floor).collect::<Vec<_>>())
+        });
+        self.push(vec![Incoming::Reached(vector.clone())]).await;
+    }
+
+    /// Waits for room in the queue.
+    async fn push(&self, work: Vec<Incoming>) {
+        push(&self.shared, work).await;
+    }
+}
+
+/// Puts work into the queue to apply as soon as there is room.
+pub(crate) async fn push(shared: &Shared, work: Vec<Incoming>) {
+    if work.is_empty() {
+        return;
+    }
+    while !lock(&shared.to_apply).push(work.clone()) {
+        tokio::time::sleep(limits::FULL_PAUSE).await;
+    }
+    shared.wake.notify_one();
+}
+
+/// What this side has to give.
+#[derive(Default)]
+struct Offers {
+    entries: Vec<EntryUuid>,
+    tombstones: Vec<Change>,
+}
+
+/// What the journal knows of an entry.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) entry: Option<Csn>,
+    pub(crate) tombstone: Option<Csn>,
+    pub(crate) refused: bool,
+}
+
+/// What becomes of a state that a peer has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    Take,
+    GiveEntry,
+    GiveTombstone(Csn),
+    Leave,
+}
+
+impl Known {
+    /// The later one wins, entry or delete. `vector` is how far this replica has come.
+    pub(crate) fn judge(&self, theirs: &Change, vector: &Vector) -> Judgement {
+        let delete = matches!(theirs.operation, Operation::Delete { .. });
+        match (self.entry, self.tombstone) {
+            (Some(entry), _) if entry > theirs.csn => Judgement::GiveEntry,
+            (Some(entry), _) if entry == theirs.csn && !delete => Judgement::Leave,
+            (Some(_), _) => Judgement::Take,
+            (None, _) if delete => Judgement::Leave,
+            (None, Some(gone)) if gone >= theirs.csn => Judgement::GiveTombstone(gone),
+            (None, _) if self.refused => Judgement::Leave,
+            // It was here once in just this state.
+            (None, None) if vector.covers(theirs.csn) => Judgement::GiveTombstone(theirs.csn),
+            (None, _) => Judgement::Take,
+        }
+    }
+}
+
+pub(crate) fn tombstone(uuid: EntryUuid, csn: Csn) -> Change {
+    Change { csn, uuid, operation: Operation::Delete { dn: String::new() } }
+}
+
+pub(crate) fn as_put(change: Change) -> Change {
+    match change.operation {
+        Operation::Add(entry) => Change { operation: Operation::Put(entry), ..change },
+        _ => change,
+    }
+}
+
+/// The entries of the database as one set.
+pub(crate) async fn inventory(shared: &Shared) -> Option<EntrySet> {
+    let listed = shared.store.ask(|journal| {
+        let mut entries = Vec::new();
+        journal.inventory_for_each(|uuid, csn| entries.push((uuid, csn)))?;
+        Ok(entries)
+    });
+    let entries = listed.await.ok()?;
+    // Hashing takes a while; the hub's thread has other things to do.
+    tokio::task::spawn_blocking(|| EntrySet::new(entries).ok()).await.ok()?
+}
+
+/// What the journal knows of these entries.
+pub(crate) async fn knowledge(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<BTreeMap<EntryUuid, Known>> {
+    let known = shared.store.ask(move |journal| {
+        let refused: BTreeSet<EntryUuid> =
+            journal.set_asides()?.into_iter().map(|set_aside| set_aside.uuid).collect();
+        let mut known = BTreeMap::new();
+        for uuid in uuids {
+            let entry = journal.inventory_get(uuid)?;
+            let tombstone = journal.tombstone(uuid)?.map(|(csn, _)| csn);
+            known.insert(uuid, Known { entry, tombstone, refused: refused.contains(&uuid) });
+        }
+        Ok(known)
+    });
+    known.await.ok()
+}
+
+/// Tells the admin what a comparison came to.
+pub(crate) fn report(peer: &FullJid, outcome: &Result<Healed, HealError>) {
+    match outcome {
+        Ok(healed) if healed.taken + healed.given + healed.left == 0 => {
+            info!("compared with {peer}: nothing differs");
+        }
+        Ok(Healed { taken, given, left: 0, .. }) => {
+            info!("compared with {peer}: {taken} entries or deletes taken from it, {given} given to it");
+        }
+        Ok(Healed { taken, given, left, .. }) => warn!(
+            "compared with {peer}: {taken} entries or deletes taken from it, {given} given to it, {left} still differ: \
+             refused on one side (see \"set aside\" in its log), or too large"
+        ),
+        Err(problem) => warn!("the comparison with {peer} came to nothing: {problem}"),
+    }
+}
+
+/// The payload as an element, or nothing when it cannot be written.
+pub(crate) fn element(payload: &Payload) -> Option<Element> {
+    payload.to_element().ok()
+}
