@@ -35,7 +35,7 @@ pub fn batch_to_element(batch: &Batch) -> Result<Element, WireError> {
     Ok(element)
 }
 
-fn change_to_element(change: &Change) -> Result<Element, WireError> {
+pub(crate) fn change_to_element(change: &Change) -> Result<Element, WireError> {
     let csn = change.csn;
     let mut element = bare(change.operation.name());
     set(&mut element, xml_ncname!("csn"), csn.as_str().to_owned());
@@ -120,10 +120,10 @@ fn append_value(parent: &mut Element, name: &str, value: &[u8]) {
     parent.append_child(element);
 }
 
-fn bare(name: &str) -> Element {
+pub(crate) fn bare(name: &str) -> Element {
     Element::bare(name, NAMESPACE)
 }
 
-fn set(element: &mut Element, name: &NcNameStr, value: String) {
+pub(crate) fn set(element: &mut Element, name: &NcNameStr, value: String) {
     element.attrs_mut().insert(Namespace::NONE, name.to_owned(), value);
 }

@@ -109,6 +109,34 @@ pub enum WireError {
         /// Of what.
         place: Place,
     },
+    /// Two attributes of which one stands, and never the other with it.
+    #[error("Exactly one of the attributes {names} of {place} stands.")]
+    Either {
+        /// Which attributes.
+        names: &'static str,
+        /// Of what.
+        place: Place,
+    },
+    /// The vectors of a reconciliation are exchanged when it begins.
+    #[error("Round {round} of a reconciliation names a vector, or round 0 names none.")]
+    VectorRound {
+        /// The round.
+        round: u32,
+    },
+    /// Neither an entry nor its tombstone, where an entry's state is due.
+    #[error("The change {csn} is neither a put nor a delete.")]
+    NotAState {
+        /// The change.
+        csn: Csn,
+    },
+    /// A name of a file that others could take for something else, such as a path.
+    #[error("The id in {place} is not 1 to {max} letters, digits and hyphens.")]
+    FileId {
+        /// Where.
+        place: Place,
+        /// The limit in bytes.
+        max: usize,
+    },
     /// Larger than may be sent at all.
     #[error("{place} takes {bytes} bytes of XML, the limit is {max}.")]
     TooLarge {
@@ -182,6 +210,20 @@ pub enum Place {
     Page,
     /// An `<event>`.
     Notice,
+    /// A `<reconcile>`.
+    Reconcile,
+    /// A `<fetch>`.
+    Fetch,
+    /// An `<entries>`.
+    Entries,
+    /// A `<load>`.
+    Load,
+    /// A `<snapshot>`.
+    Snapshot,
+    /// A `<file>`.
+    File,
+    /// A `<large>`.
+    Large,
 }
 
 impl fmt::Display for Place {
@@ -196,6 +238,13 @@ impl fmt::Display for Place {
             Place::Pull => f.write_str("the pull"),
             Place::Page => f.write_str("the page"),
             Place::Notice => f.write_str("the event"),
+            Place::Reconcile => f.write_str("the reconciliation"),
+            Place::Fetch => f.write_str("the fetch"),
+            Place::Entries => f.write_str("the entries"),
+            Place::Load => f.write_str("the request for a snapshot"),
+            Place::Snapshot => f.write_str("the snapshot"),
+            Place::File => f.write_str("the file"),
+            Place::Large => f.write_str("the reference to a large change"),
         }
     }
 }

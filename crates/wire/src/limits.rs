@@ -58,6 +58,24 @@ pub const VECTOR_CSNS_MAX: usize = 4_095;
 /// Batches of one page.
 pub const BATCHES_PER_PAGE_MAX: usize = 256;
 
+/// A frame of a reconciliation, in bytes: as base64 it leaves room for the vector of some 190 servers.
+pub const FRAME_BYTES_MAX: usize = 90_000;
+
+/// Entries that are asked for at once, and that an answer speaks of.
+pub const FETCH_UUIDS_MAX: usize = 512;
+
+/// What `<entries more='false'></entries>` costs around its content, in bytes.
+pub const ENTRIES_WRAPPING_BYTES: usize = 80;
+
+/// What naming one entry costs in `<fetch>` or `<entries>`, in bytes.
+pub const UUID_ELEMENT_BYTES: usize = 56;
+
+/// The id of a snapshot or file, in bytes.
+pub const FILE_ID_BYTES_MAX: usize = 64;
+
+/// The XML of one change that travels as a file, in bytes. It is held in memory whole.
+pub const CHANGE_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Elements within elements. A page nests five deep; a parser that builds trees recurses as deep
 /// as a stanza nests, and a stack that overflows takes slapd down with it.
 pub const NESTING_MAX: usize = 8;

@@ -2,7 +2,8 @@
 
 use crate::error::check;
 use crate::{
-    Card, NAMESPACE, Notice, Page, Part, Place, Pull, WireError, batch, batch_to_element, limits, read,
+    Card, Entries, Fetch, File, FileRequest, Large, LoadRequest, NAMESPACE, Notice, Page, Part, Place, Pull,
+    Reconcile, Snapshot, WireError, batch, batch_to_element, limits, read,
 };
 use minidom::Element;
 use xmppsync_replica::Batch;
@@ -22,6 +23,22 @@ pub enum Payload {
     Page(Page),
     /// In the room, beside a `<body>`.
     Notice(Notice),
+    /// In an IQ get and in its result.
+    Reconcile(Reconcile),
+    /// In an IQ get.
+    Fetch(Fetch),
+    /// In the result of a fetch, and in an IQ set.
+    Entries(Entries),
+    /// In an IQ get.
+    LoadRequest(LoadRequest),
+    /// In an IQ result.
+    Snapshot(Snapshot),
+    /// In an IQ get.
+    FileRequest(FileRequest),
+    /// In an IQ result.
+    File(File),
+    /// Where a batch would stand, or in an IQ result where a page would.
+    Large(Large),
 }
 
 impl Payload {
@@ -52,6 +69,15 @@ impl Payload {
             "pull" => Pull::from_element(element).map(Payload::Pull),
             "page" => Page::from_element(element).map(Payload::Page),
             "event" => Notice::from_element(element).map(Payload::Notice),
+            "reconcile" => Reconcile::from_element(element).map(Payload::Reconcile),
+            "fetch" => Fetch::from_element(element).map(Payload::Fetch),
+            "entries" => Entries::from_element(element).map(Payload::Entries),
+            "load" => LoadRequest::from_element(element).map(Payload::LoadRequest),
+            "snapshot" => Snapshot::from_element(element).map(Payload::Snapshot),
+            // The request and the answer have one name; only the answer has an id.
+            "file" if element.attr("id").is_some() => File::from_element(element).map(Payload::File),
+            "file" => FileRequest::from_element(element).map(Payload::FileRequest),
+            "large" => Large::from_element(element).map(Payload::Large),
             _ => Err(WireError::NotAPayload),
         }
     }
@@ -69,6 +95,14 @@ impl Payload {
             Payload::Pull(pull) => pull.to_element(),
             Payload::Page(page) => page.to_element(),
             Payload::Notice(notice) => notice.to_element(),
+            Payload::Reconcile(reconcile) => reconcile.to_element(),
+            Payload::Fetch(fetch) => fetch.to_element(),
+            Payload::Entries(entries) => entries.to_element(),
+            Payload::LoadRequest(request) => request.to_element(),
+            Payload::Snapshot(snapshot) => snapshot.to_element(),
+            Payload::FileRequest(request) => request.to_element(),
+            Payload::File(file) => file.to_element(),
+            Payload::Large(large) => large.to_element(),
         }
     }
 }

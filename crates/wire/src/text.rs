@@ -37,6 +37,11 @@ pub(crate) fn encode(value: &[u8]) -> (bool, String) {
     }
 }
 
+/// Bytes that are none of a person's business.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
 /// Reads a value. Plain text is taken as it came, whether or not this side would have written it so.
 pub(crate) fn decode(base64: bool, text: String) -> Option<Vec<u8>> {
     if base64 { STANDARD.decode(text).ok() } else { Some(text.into_bytes()) }
@@ -62,6 +67,26 @@ pub(crate) fn escaped_byte_len(byte: u8) -> usize {
         b'\'' | b'"' => "&quot;".len(),
         _ => 1,
     }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits.map(|digit| char::from(HEX[usize::from(digit)])).collect()
+}
+
+/// Lower case alone, so that one hash has one spelling.
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
+        return None;
+    }
+    let digit = |byte: &u8| HEX.iter().position(|known| known == byte).map(|value| value as u8);
+    let mut bytes = [0; N];
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = digit(&digits[0])? << 4 | digit(&digits[1])?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]

@@ -36,6 +36,14 @@ fn every_example_decodes_and_encodes_to_the_same() {
             Payload::Pull(_) => "pull",
             Payload::Page(_) => "page",
             Payload::Notice(_) => "event",
+            Payload::Reconcile(_) => "reconcile",
+            Payload::Fetch(_) => "fetch",
+            Payload::Entries(_) => "entries",
+            Payload::LoadRequest(_) => "load",
+            Payload::Snapshot(_) => "snapshot",
+            Payload::FileRequest(_) => "file request",
+            Payload::File(_) => "file",
+            Payload::Large(_) => "large",
         })
         .collect();
     assert_eq!(names, ["batch", "part", "part", "replica", "pull", "page", "event"]);
@@ -85,6 +93,10 @@ fn the_limits_in_the_document_are_those_of_the_code() {
         ("| DN, RDN, suffix | 8,192 bytes |", limits::DN_BYTES_MAX == 8_192),
         ("| batches in a page | 256 |", limits::BATCHES_PER_PAGE_MAX == 256),
         ("| CSNs in a vector, `<beyond>`s of a page | 4,095 |", limits::VECTOR_CSNS_MAX == 4_095),
+        ("| a frame of a reconciliation | 90,000 bytes before base64 |", limits::FRAME_BYTES_MAX == 90_000),
+        ("| entries asked for, or spoken of in an answer | 512 |", limits::FETCH_UUIDS_MAX == 512),
+        ("| `id` of a file | 1 to 64 bytes |", limits::FILE_ID_BYTES_MAX == 64),
+        ("| the file of one change | 64 MiB |", limits::CHANGE_FILE_BYTES_MAX == 64 * 1024 * 1024),
         ("| `node` | 1,024 bytes |", limits::NODE_BYTES_MAX == 1_024),
         ("| `software` | 64 bytes |", limits::SOFTWARE_BYTES_MAX == 64),
         ("| parts of a batch | 1,024 |", limits::PARTS_MAX == 1_024),

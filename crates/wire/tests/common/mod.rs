@@ -8,7 +8,10 @@ use minidom::Element;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use xmppsync_replica::{Batch, BootId, Change, Csn, EntryUuid, Operation, ServerId, Vector};
-use xmppsync_wire::{Card, Live, Notice, NoticeKind, Page, Part, Payload, Phase, Progress, Pull};
+use xmppsync_wire::{
+    Card, Entries, Fetch, File, FileRequest, Large, Live, LoadRequest, Notice, NoticeKind, Page, Part, Payload,
+    Phase, Progress, Pull, Reconcile, Session, Snapshot,
+};
 
 pub(crate) fn server(id: u16) -> ServerId {
     ServerId::new(u32::from(id)).unwrap()
@@ -176,6 +179,70 @@ pub(crate) fn part() -> impl Strategy<Value = Part> {
     )
 }
 
+fn uuids() -> impl Strategy<Value = Vec<EntryUuid>> {
+    vec(entry_uuid(), 0..4)
+}
+
+fn any_csn() -> impl Strategy<Value = Csn> {
+    (0_u32..0xff_ffff, 1_u16..=4095).prop_map(|(count, sid)| csn(count, sid))
+}
+
+pub(crate) fn put() -> impl Strategy<Value = Change> {
+    (any_csn(), entry_uuid(), dn(), attributes()).prop_map(|(csn, uuid, dn, attributes)| Change {
+        csn,
+        uuid,
+        operation: Operation::Put(LdapAddRequest { dn, attributes }),
+    })
+}
+
+pub(crate) fn entries() -> impl Strategy<Value = Entries> {
+    let delete = (any_csn(), entry_uuid(), dn())
+        .prop_map(|(csn, uuid, dn)| Change { csn, uuid, operation: Operation::Delete { dn } });
+    (vec(put(), 0..3), vec(delete, 0..3), uuids(), uuids(), uuids(), any::<bool>()).prop_map(
+        |(puts, deletes, absent, refused, large, more)| Entries {
+            puts,
+            deletes,
+            absent,
+            refused,
+            large,
+            more,
+        },
+    )
+}
+
+pub(crate) fn reconcile() -> impl Strategy<Value = Reconcile> {
+    (any::<u64>(), any::<u32>(), vector(), vec(any::<u8>(), 0..200)).prop_map(
+        |(session, round, vector, frame)| {
+            let round = if round % 2 == 0 { 0 } else { round };
+            let vector = (round == 0).then_some(vector);
+            Reconcile { session: Session::new(session), round, vector, frame }
+        },
+    )
+}
+
+/// What goes before a file.
+pub(crate) fn announcement() -> impl Strategy<Value = Payload> {
+    let id = || "[A-Za-z0-9-]{1,64}";
+    let resume = proptest::option::of((id(), any::<u64>()));
+    let snapshot = (id(), any::<u64>(), any::<[u8; 32]>(), any::<u64>(), entry_uuid(), vector());
+    let large = (any::<u64>(), 1..=u64::MAX, any::<bool>(), any_csn(), 0_u64..1 << 26);
+    prop_oneof![
+        resume.prop_map(|resume| Payload::LoadRequest(LoadRequest { resume })),
+        snapshot.prop_map(|(id, bytes, sha256, entries, dataset, vector)| {
+            Payload::Snapshot(Snapshot { id, bytes, sha256, entries, dataset, vector })
+        }),
+        any_csn().prop_map(|csn| Payload::FileRequest(FileRequest::Change(csn))),
+        entry_uuid().prop_map(|uuid| Payload::FileRequest(FileRequest::Entry(uuid))),
+        (id(), any_csn(), 0_u64..1 << 26, any::<[u8; 32]>())
+            .prop_map(|(id, csn, bytes, sha256)| Payload::File(File { id, csn, bytes, sha256 })),
+        large.prop_map(|(boot, seq, begins, csn, bytes)| {
+            let prev = (!begins).then_some(csn);
+            let (origin, boot) = (csn.server_id(), BootId::new(boot));
+            Payload::Large(Large { origin, boot, seq, prev, csn, bytes })
+        }),
+    ]
+}
+
 pub(crate) fn payload() -> impl Strategy<Value = Payload> {
     let kind = prop_oneof![
         Just(NoticeKind::Joined),
@@ -197,5 +264,9 @@ pub(crate) fn payload() -> impl Strategy<Value = Payload> {
             Payload::Page(Page { batches, beyond: beyond.iter().collect(), more })
         }),
         1 => (kind, 1_u16..=4095).prop_map(|(kind, sid)| Payload::Notice(Notice { kind, sid: server(sid) })),
+        1 => reconcile().prop_map(Payload::Reconcile),
+        1 => (uuids(), any::<u32>()).prop_map(|(uuids, bytes_max)| Payload::Fetch(Fetch { uuids, bytes_max })),
+        2 => entries().prop_map(Payload::Entries),
+        2 => announcement(),
     ]
 }
