@@ -1,6 +1,6 @@
 //! The way of events to a group: bounded, never blocking the session, and honest about what was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::command::Shared;
 use crate::event::Event;
-use crate::limits::LOST_RETRY;
+use crate::limits::{LOST_RETRY, STORED_BYTES_MAX};
 use crate::problem::{Kind, Problem};
 
 /// The sending end of a group's events.
@@ -20,11 +20,25 @@ pub(crate) struct Outlet {
     /// When to look next whether there is room again.
     retry_at: Option<Instant>,
     problems: BTreeMap<Kind, Problem>,
+    /// Events that went into the channel.
+    sent: u64,
+    /// The large ones that are still in it: place in the order of all, and bytes.
+    large: VecDeque<(u64, usize)>,
+    large_bytes: usize,
 }
 
 impl Outlet {
     pub(crate) fn new(events: mpsc::Sender<Event>, shared: Arc<Shared>) -> Self {
-        Self { events, shared, lost: 0, retry_at: None, problems: BTreeMap::new() }
+        Self {
+            events,
+            shared,
+            lost: 0,
+            retry_at: None,
+            problems: BTreeMap::new(),
+            sent: 0,
+            large: VecDeque::new(),
+            large_bytes: 0,
+        }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -43,9 +57,35 @@ impl Outlet {
             self.lost += 1;
             return;
         }
-        if let Err(TrySendError::Full(_)) = self.events.try_send(event) {
-            self.lost = 1;
+        match self.events.try_send(event) {
+            Ok(()) => self.sent += 1,
+            Err(TrySendError::Full(_)) => self.lost = 1,
+            Err(TrySendError::Closed(_)) => {}
         }
+    }
+
+    /// Hands on an event of which many come at once: a hundred messages that the server kept, say. It is lost
+    /// as well when too many bytes of that kind wait.
+    pub(crate) fn send_large(&mut self, event: Event, bytes: usize) {
+        let waiting = self.events.max_capacity() - self.events.capacity();
+        while self.large.front().is_some_and(|(place, _)| place + waiting as u64 <= self.sent) {
+            self.large_bytes -= self.large.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
+        if self.large_bytes + bytes > STORED_BYTES_MAX {
+            self.lose(1);
+            return;
+        }
+        let before = self.sent;
+        self.send(event);
+        if self.sent > before {
+            self.large.push_back((self.sent, bytes));
+            self.large_bytes += bytes;
+        }
+    }
+
+    /// Counts events that were lost on the way here.
+    pub(crate) fn lose(&mut self, count: u64) {
+        self.lost += count;
     }
 
     /// Reports a problem unless it is known already.
