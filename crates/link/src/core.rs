@@ -125,7 +125,12 @@ impl Core {
             let lost = group.outlet.retry_at(now);
             [group.room.deadline(), group.nodes.deadline(), lost].into_iter().flatten().min()
         };
-        self.groups.values_mut().filter_map(of_group).chain(self.out.deadline()).chain(self.storage.deadline()).min()
+        self.groups
+            .values_mut()
+            .filter_map(of_group)
+            .chain(self.out.deadline())
+            .chain(self.storage.deadline())
+            .min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -140,6 +145,7 @@ impl Core {
         self.for_all(now, |room, nodes, cx| {
             room.handle_timeout(cx);
             nodes.handle_timeout(cx);
+            cx.outlet.ready();
             if cx.outlet.has_lost() {
                 cx.outlet.recover(|| room.snapshot());
             }

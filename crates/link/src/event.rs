@@ -57,7 +57,7 @@ pub enum Event {
         carrier: Carrier,
     },
     /// A payload that a peer sent to this account alone, with `send_stored`. Those that the server kept come
-    /// in the order in which they were sent, right after the connection is there, thus before
+    /// in the order in which one peer sent them, as soon as the connection is there, thus usually before
     /// [`Event::Online`]; they may repeat what came live.
     Stored {
         /// The peer.

@@ -15,7 +15,7 @@
 //! | `room` with `presence`, `setup`, `messages`, `occupants`, `strangers` | the seat in the room |
 //! | `node` | the pubsub nodes |
 //! | `requests`, `out` | IQs of others, IQs of ours |
-//! | `stored` with `held` | messages to one peer that its server keeps while it is away; own presence |
+//! | `stored` with `held` | messages to one peer, kept by its server while it is away; own presence |
 //! | `outlet`, `backoff`, `elements`, `command` | tools of the above |
 //!
 //! `core` and what is below it are state machines without IO and without a clock; `session` is the one task

@@ -200,7 +200,12 @@ pub(crate) fn receive(core: &mut Core, from: &Jid, message: Message, now: Instan
             tracing::debug!(%from, "a message that names no room is left out");
             continue;
         };
-        let stored = Stored { from: from.clone(), payload, delayed };
+        // The server limits the size of a stanza; what is nested deeper than a payload of ours is none.
+        if fit_for_wire(&payload, usize::MAX).is_err() {
+            tracing::debug!(%from, "a message that is nested too deep is left out");
+            continue;
+        }
+        let stored = Stored::new(from.clone(), &payload, delayed);
         match core.rooms.get(&room).copied() {
             Some(group) => deliver(core, group, stored, now),
             None => core.storage.held.put(room, stored, now),
@@ -211,18 +216,15 @@ pub(crate) fn receive(core: &mut Core, from: &Jid, message: Message, now: Instan
 
 /// Hands a payload to its group, if it comes from a peer.
 fn deliver(core: &mut Core, group: GroupId, stored: Stored, now: Instant) {
-    let Stored { from, payload, delayed } = stored;
     core.with(group, now, |room, _, cx| {
-        if !cx.is_peer(&from) {
-            let jid = from.to_string();
+        if !cx.is_peer(stored.from()) {
+            let jid = stored.from().to_string();
             if let Some(dropped) = room.strangers.dropped(&jid, cx.now) {
                 cx.outlet.problem(Problem::Stranger { room: room.jid.clone(), jid, dropped });
             }
             return;
         }
-        // The server limits the size of a stanza; what is nested deeper than a payload of ours is none.
-        let Ok(bytes) = fit_for_wire(&payload, usize::MAX) else { return };
-        cx.outlet.send_large(Event::Stored { from, payload, delayed }, bytes);
+        cx.outlet.send_stored(stored);
     });
 }
 
