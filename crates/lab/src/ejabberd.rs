@@ -31,6 +31,8 @@ pub struct EjabberdOptions {
     pub max_stanza_size: u32,
     /// How many messages are kept for a user who is away; `None` is no limit, Debian has 100.
     pub max_offline_messages: Option<u32>,
+    /// Whether messages are kept at all.
+    pub offline: bool,
     /// Whether clients may stay without TLS.
     pub plaintext: bool,
     /// Whether there are rooms, and a pubsub service; without them the servers say so at service discovery.
@@ -48,6 +50,7 @@ impl Default for EjabberdOptions {
             room_archive: false,
             max_stanza_size: 262_144,
             max_offline_messages: None,
+            offline: true,
             plaintext: true,
             rooms: true,
             pubsub: true,

@@ -22,6 +22,7 @@ pub(crate) struct GroupId(pub(crate) u64);
 pub(crate) struct Shared {
     joined: AtomicBool,
     outsiders: AtomicUsize,
+    connected: AtomicBool,
 }
 
 impl Shared {
@@ -30,6 +31,12 @@ impl Shared {
     }
     pub(crate) fn set_joined(&self, joined: bool) {
         self.joined.store(joined, Ordering::Release);
+    }
+    pub(crate) fn connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Release);
     }
     pub(crate) fn outsiders(&self) -> usize {
         self.outsiders.load(Ordering::Relaxed)
@@ -54,6 +61,7 @@ pub(crate) enum ToGroup {
     SendRoom { id: String, payload: Element },
     Say { body: String, payload: Option<Element> },
     Publish { id: String, payload: Element },
+    SendStored { id: String, to: BareJid, payload: Element },
     SetCard(Element),
     Subscribe { peer: BareJid, node: String },
     Unsubscribe { node: String },

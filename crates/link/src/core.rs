@@ -27,6 +27,7 @@ use crate::outlet::Outlet;
 use crate::problem::{Kind, Problem};
 use crate::requests;
 use crate::room::Room;
+use crate::stored::{self, Storage};
 
 /// One group of the session.
 pub(crate) struct GroupState {
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) groups: BTreeMap<GroupId, GroupState>,
     pub(crate) rooms: HashMap<BareJid, GroupId>,
     pub(crate) commands: mpsc::WeakSender<Command>,
+    pub(crate) storage: Storage,
     last_group: u64,
     /// What is wrong with the line, for groups that are attached later.
     line_problem: Option<Problem>,
@@ -59,6 +61,7 @@ impl Core {
             groups: BTreeMap::new(),
             rooms: HashMap::new(),
             commands,
+            storage: Storage::new(),
             last_group: 0,
             line_problem: None,
         }
@@ -76,7 +79,7 @@ impl Core {
         Some(f(room, nodes, &mut cx))
     }
 
-    fn for_all(&mut self, now: Instant, mut f: impl FnMut(&mut Room, &mut Nodes, &mut Cx<'_>)) {
+    pub(crate) fn for_all(&mut self, now: Instant, mut f: impl FnMut(&mut Room, &mut Nodes, &mut Cx<'_>)) {
         let ids: Vec<_> = self.groups.keys().copied().collect();
         for id in ids {
             self.with(id, now, &mut f);
@@ -88,10 +91,10 @@ impl Core {
         self.own = own;
         self.up = true;
         self.line_problem = None;
-        // RFC 6121: without presence the server delivers nothing to the bare JID.
-        self.out.stanzas.push_back(Presence::available().into());
+        stored::line_up(self, now);
         self.for_all(now, |room, nodes, cx| {
             cx.outlet.solved(&Kind::Line);
+            cx.outlet.shared().set_connected(true);
             room.line_up(cx);
             nodes.line_up(cx);
         });
@@ -102,11 +105,13 @@ impl Core {
     pub(crate) fn handle_down(&mut self, problem: Problem, now: Instant) {
         self.up = false;
         let reason = problem.to_string();
+        stored::line_down(self, now);
         self.out.lost();
         self.settle(now);
         self.for_all(now, |room, nodes, cx| {
             room.line_down(&reason, cx);
             nodes.line_down();
+            cx.outlet.shared().set_connected(false);
             cx.outlet.problem(problem.clone());
         });
         // What the state machines wrote as a last word has nowhere to go.
@@ -120,11 +125,17 @@ impl Core {
             let lost = group.outlet.retry_at(now);
             [group.room.deadline(), group.nodes.deadline(), lost].into_iter().flatten().min()
         };
-        self.groups.values_mut().filter_map(of_group).chain(self.out.deadline()).min()
+        self.groups
+            .values_mut()
+            .filter_map(of_group)
+            .chain(self.out.deadline())
+            .chain(self.storage.deadline())
+            .min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.out.expire(now);
+        self.storage.expire(now);
         self.settle(now);
         let closed: Vec<_> =
             self.groups.iter().filter(|(_, group)| group.outlet.is_closed()).map(|(id, _)| *id).collect();
@@ -134,6 +145,7 @@ impl Core {
         self.for_all(now, |room, nodes, cx| {
             room.handle_timeout(cx);
             nodes.handle_timeout(cx);
+            cx.outlet.ready();
             if cx.outlet.has_lost() {
                 cx.outlet.recover(|| room.snapshot());
             }
@@ -174,6 +186,7 @@ impl Core {
             // The state machines begin anew with the next connection; that this one is lost is no news about
             // rooms and services.
             Asked::Room(_) | Asked::Node(_) if matches!(result, Err(IqFailure::Lost)) => {}
+            Asked::Server => stored::server_told(self, result, now),
             Asked::Room(what) => {
                 self.with(group, now, |room, _, cx| room.handle_iq(what, result, cx));
             }
@@ -206,6 +219,7 @@ impl Core {
             self.with(id, now, |room, _, cx| room.handle_message(&from, message, cx));
             return;
         }
+        let Some(message) = stored::receive(self, &from, message, now) else { return };
         if from.is_bare() && message.type_ != MessageType::Error {
             let groups: Vec<_> =
                 self.groups.iter().filter(|(_, group)| group.pubsub == bare).map(|(id, _)| *id).collect();
@@ -244,9 +258,12 @@ impl Core {
                 }
             }
             Stanza::Message(Message { to: Some(to), id: Some(id), .. }) => {
-                let event = Event::Refused { id: id.0.clone(), reason: "it is no XML".to_owned() };
+                let reason = "it is no XML";
                 if let Some(group) = self.rooms.get(&to.to_bare()).copied() {
+                    let event = Event::Refused { id: id.0.clone(), reason: reason.to_owned() };
                     self.with(group, now, |_, _, cx| cx.outlet.send(event));
+                } else {
+                    stored::failed(self, to.to_bare(), &id.0, reason, now);
                 }
             }
             _ => {}
@@ -257,6 +274,9 @@ impl Core {
         match command {
             Command::Attach(attach) => self.attach(*attach, now),
             Command::Group(id, ToGroup::Detach) => self.detach(id, now),
+            Command::Group(group, ToGroup::SendStored { id, to, payload }) => {
+                stored::send(self, group, id, to, payload, now);
+            }
             Command::Group(id, command) => self.command(id, command, now),
             Command::Answer { to, id, result } => {
                 if self.up {
@@ -285,13 +305,15 @@ impl Core {
             outlet: Outlet::new(events, Arc::clone(&shared)),
         };
         self.groups.insert(id, group);
-        self.rooms.insert(config.room, id);
+        self.rooms.insert(config.room.clone(), id);
         if done.send(Ok(id)).is_err() {
             self.detach(id, now);
             return;
         }
+        stored::attached(self, id, &config.room, now);
         let (up, problem) = (self.up, self.line_problem.clone());
         self.with(id, now, |room, nodes, cx| {
+            cx.outlet.shared().set_connected(up);
             if let Some(problem) = problem {
                 cx.outlet.problem(problem);
             }
@@ -314,6 +336,9 @@ impl Core {
         self.groups.remove(&id);
         if let Some(room) = room {
             self.rooms.remove(&room);
+        }
+        if self.groups.is_empty() {
+            stored::disappear(self);
         }
     }
 
@@ -357,7 +382,7 @@ impl Core {
                     payload,
                 });
             }
-            ToGroup::SetPeers(_) | ToGroup::Detach => {}
+            ToGroup::SetPeers(_) | ToGroup::SendStored { .. } | ToGroup::Detach => {}
         });
     }
 
@@ -365,7 +390,7 @@ impl Core {
     pub(crate) fn leave_all(&mut self, now: Instant) {
         if self.up {
             self.for_all(now, |room, _, cx| room.leave(cx));
-            self.out.stanzas.push_back(Presence::unavailable().into());
+            stored::disappear(self);
         }
     }
 }

@@ -274,3 +274,125 @@ fn nothing_is_sent_for_a_group_while_the_line_is_down() {
         "the new card: {join:?}"
     );
 }
+
+fn attach(rig: &mut Rig, room: &str) -> mpsc::Receiver<Event> {
+    let (sender, events) = mpsc::channel(64);
+    let config = GroupConfig {
+        room: BareJid::new(room).unwrap(),
+        nick: "a".into(),
+        peers: vec![BareJid::new("b@example.org").unwrap()],
+        room_title: "t".into(),
+        pubsub: BareJid::new("pubsub.example.org").unwrap(),
+        node: "node-a2".into(),
+    };
+    let (done, _attached) = oneshot::channel();
+    let attach = Attach { config, card: payload("card"), events: sender, shared: Arc::default(), done };
+    rig.core.handle_command(Command::Attach(Box::new(attach)), rig.now);
+    events
+}
+
+fn chat(from: &str, room: &str) -> String {
+    format!(
+        "<message xmlns='jabber:client' type='chat' from='{from}' id='7'>\
+         <batch xmlns='{NS_LDAPSYNC}' room='{room}'>x</batch></message>"
+    )
+}
+
+#[test]
+fn presence_waits_for_the_first_group_and_ends_with_the_last() {
+    let mut rig = Rig::new();
+    rig.sent();
+    let presences = |rig: &mut Rig| {
+        let is_broadcast = |xml: &String| xml.starts_with("<presence") && !xml.contains(" to=");
+        rig.sent().into_iter().filter(is_broadcast).collect::<Vec<_>>()
+    };
+    rig.core.handle_command(Command::Group(GroupId(1), ToGroup::Detach), rig.now);
+    assert!(presences(&mut rig)[0].contains("unavailable"));
+    let own = rig.core.own.clone();
+    rig.core.handle_down(Problem::ConnectionLost { reason: "x".into() }, rig.now);
+    rig.core.handle_up(own, rig.now);
+    assert_eq!(presences(&mut rig), Vec::<String>::new());
+    let _first = attach(&mut rig, ROOM);
+    assert_eq!(presences(&mut rig).len(), 1);
+    let _second = attach(&mut rig, "second@conference.example.org");
+    assert_eq!(presences(&mut rig), Vec::<String>::new());
+}
+
+#[test]
+fn a_held_message_of_a_stranger_is_dropped_when_its_group_comes() {
+    let mut rig = Rig::joined();
+    let room = "second@conference.example.org";
+    rig.receive(&chat("m@example.org/x", room));
+    rig.receive(&chat("b@example.org/x", room));
+    // The connection may end in between: the server has forgotten them already.
+    rig.core.handle_down(Problem::ConnectionLost { reason: "x".into() }, rig.now);
+    let mut events = attach(&mut rig, room);
+    assert!(matches!(events.try_recv(), Ok(Event::Problem(Problem::Stranger { .. }))));
+    assert!(matches!(events.try_recv(), Ok(Event::Stored { delayed: false, payload, .. })
+        if payload.attrs().iter().count() == 0));
+}
+
+#[test]
+fn a_copy_of_an_own_message_is_no_message_of_a_peer() {
+    let mut rig = Rig::joined();
+    let peers = ["a@example.org", "b@example.org"].map(|jid| BareJid::new(jid).unwrap()).to_vec();
+    rig.core.handle_command(Command::Group(GroupId(1), ToGroup::SetPeers(peers)), rig.now);
+    rig.receive(&chat("a@example.org/phone", ROOM));
+    rig.receive(&chat("a@example.org", ROOM));
+    let inner = chat("b@example.org/x", ROOM);
+    rig.receive(&format!(
+        "<message xmlns='jabber:client' type='chat' from='a@example.org'>\
+         <received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>{inner}</forwarded>\
+         </received></message>"
+    ));
+    // Neither is what names no room.
+    rig.receive(&format!(
+        "<message xmlns='jabber:client' type='chat' from='b@example.org/x'>{}</message>",
+        batch()
+    ));
+    assert!(rig.next().is_none());
+    rig.receive(&chat("b@example.org/x", ROOM));
+    assert!(matches!(rig.next(), Some(Event::Stored { from, .. }) if from.as_str() == "b@example.org"));
+}
+
+#[test]
+fn a_bounce_counts_only_for_a_message_of_this_run() {
+    let mut rig = Rig::joined();
+    let send = ToGroup::SendStored {
+        id: "1.2".into(),
+        to: BareJid::new("b@example.org").unwrap(),
+        payload: payload("x"),
+    };
+    rig.core.handle_command(Command::Group(GroupId(1), send), rig.now);
+    let sent: Element = rig.sent()[0].parse().unwrap();
+    assert!(sent.has_child("store", "urn:xmpp:hints"));
+    assert_eq!(sent.get_child("batch", NS_LDAPSYNC).unwrap().attr("room"), Some(ROOM));
+    let id = sent.attr("id").unwrap();
+    let run = u32::from_str_radix(&id[..8], 16).unwrap();
+    let other = format!("{:08x}{}", run.wrapping_add(1), &id[8..]);
+    for id in [&other, "", "1", "x.1.1", &id[..9], &format!("{}.99.1", &id[..8]), id] {
+        rig.receive(&format!(
+            "<message xmlns='jabber:client' type='error' from='b@example.org' id='{id}'><error type='wait'>\
+             <resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>"
+        ));
+    }
+    assert!(matches!(rig.next(), Some(Event::NotStored { id, reason, .. })
+        if id == "1.2" && reason == "resource-constraint"));
+    assert!(rig.next().is_none());
+}
+
+#[test]
+fn a_stored_message_that_was_not_written_is_told_of_when_the_line_breaks() {
+    let mut rig = Rig::joined();
+    let send = |id: &str| ToGroup::SendStored {
+        id: id.into(),
+        to: BareJid::new("b@example.org").unwrap(),
+        payload: payload("x"),
+    };
+    rig.core.handle_command(Command::Group(GroupId(1), send("1")), rig.now);
+    rig.core.handle_down(Problem::ConnectionLost { reason: "x".into() }, rig.now);
+    assert!(matches!(rig.next(), Some(Event::NotStored { id, .. }) if id == "1"));
+    assert!(matches!(rig.next(), Some(Event::Offline { .. })));
+    rig.core.handle_command(Command::Group(GroupId(1), send("2")), rig.now);
+    while !matches!(rig.next().unwrap(), Event::NotStored { id, .. } if id == "2") {}
+}

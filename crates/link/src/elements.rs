@@ -23,6 +23,11 @@ pub(crate) const NS_MUC_CONFIG: &str = "http://jabber.org/protocol/muc#roomconfi
 #[xml(namespace = NS_HINTS, name = "no-store")]
 pub(crate) struct NoStore;
 
+/// XEP-0334: a message without a body is not worth keeping to a server, unless told so.
+#[derive(FromXml, AsXml, Debug, Clone, PartialEq)]
+#[xml(namespace = NS_HINTS, name = "store")]
+pub(crate) struct Store;
+
 /// XEP-0045, section 10: the room's configuration.
 #[derive(FromXml, AsXml, Debug, Clone, PartialEq)]
 #[xml(namespace = NS_MUC_OWNER, name = "query")]

@@ -56,6 +56,26 @@ pub enum Event {
         /// How it came.
         carrier: Carrier,
     },
+    /// A payload that a peer sent to this account alone, with `send_stored`. Those that the server kept come
+    /// in the order in which one peer sent them, as soon as the connection is there, thus usually before
+    /// [`Event::Online`]; they may repeat what came live.
+    Stored {
+        /// The peer.
+        from: BareJid,
+        /// The payload.
+        payload: Element,
+        /// Whether the server kept it (XEP-0203), as it says.
+        delayed: bool,
+    },
+    /// A message sent with `send_stored` did not reach the peer's store, nor the peer.
+    NotStored {
+        /// The id given to `send_stored`.
+        id: String,
+        /// The peer.
+        to: BareJid,
+        /// Condition and text.
+        reason: String,
+    },
     /// A message for humans that a peer sent.
     Said {
         /// The peer.
@@ -94,7 +114,7 @@ pub enum Event {
         reply: Reply,
     },
     /// This many events were dropped because they were not taken in time. The state follows anew: `Online` or
-    /// `Offline`, and the cards of all peers. Live payloads are lost: pull from a peer.
+    /// `Offline`, and the cards of all peers. Live and stored payloads are lost: pull from a peer.
     Lost {
         /// How many.
         count: u64,

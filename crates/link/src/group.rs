@@ -30,8 +30,8 @@ pub enum AttachError {
 /// Why something was not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The own seat in the room is not taken; try after [`crate::Event::Online`].
-    #[error("not in the room")]
+    /// The own seat in the room is not taken, or there is no connection; try after [`crate::Event::Online`].
+    #[error("not in the room, or no connection")]
     Offline,
     /// Too much is waiting for the socket; try again when something was confirmed.
     #[error("the queue to the XMPP session is full")]
@@ -113,6 +113,23 @@ impl Group {
     /// See [`SendError`].
     pub fn publish(&self, id: String, payload: Element) -> Result<(), SendError> {
         self.send(ToGroup::Publish { id, payload: fit(payload)? })
+    }
+
+    /// Sends a payload to the account of a peer, whose server keeps it while the peer is away (XEP-0160). Needs
+    /// a connection, not a seat in the room. At the peer it is [`crate::Event::Stored`].
+    ///
+    /// Not confirmed: [`crate::Event::NotStored`] with the same id tells that it failed, as far as servers tell.
+    /// One that was written just before the connection broke may be lost without a word. Servers keep few
+    /// messages (ejabberd on Debian: 100 for an account, of all senders together) and read slowly (3,000 bytes/s
+    /// there): what waits here delays what is sent to the room after it.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send_stored(&self, id: String, to: BareJid, payload: Element) -> Result<(), SendError> {
+        if !self.shared.connected() {
+            return Err(SendError::Offline);
+        }
+        self.send(ToGroup::SendStored { id, to, payload: fit(payload)? })
     }
 
     /// Shows a new card to the room, now or as soon as it is joined.

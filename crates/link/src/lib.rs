@@ -15,6 +15,7 @@
 //! | `room` with `presence`, `setup`, `messages`, `occupants`, `strangers` | the seat in the room |
 //! | `node` | the pubsub nodes |
 //! | `requests`, `out` | IQs of others, IQs of ours |
+//! | `stored` with `held` | messages to one peer, kept by its server while it is away; own presence |
 //! | `outlet`, `backoff`, `elements`, `command` | tools of the above |
 //!
 //! `core` and what is below it are state machines without IO and without a clock; `session` is the one task
@@ -32,6 +33,7 @@ mod dns;
 mod elements;
 mod event;
 mod group;
+mod held;
 pub mod limits;
 mod line;
 mod messages;
@@ -44,6 +46,7 @@ mod requests;
 mod room;
 mod session;
 mod setup;
+mod stored;
 mod strangers;
 mod tls;
 

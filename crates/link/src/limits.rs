@@ -24,6 +24,19 @@ pub(crate) const OUTBOX_ANSWERS_MAX: usize = 2 * OUTBOX_MAX;
 /// Events that wait for a group. When it is full, events are dropped and counted.
 pub const EVENTS_MAX: usize = 4096;
 
+/// Bytes of stored messages that wait for a group: as text, and above it they are dropped and counted. More
+/// than a hundred of [`PAYLOAD_BYTES_MAX`], which is what a server keeps.
+pub const STORED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of those of them that are among the events already: as trees, which take 25 times that.
+pub(crate) const STORED_READY_MAX: usize = 2 * 1024 * 1024;
+
+/// Messages for rooms whose group is not attached yet, of all rooms together: number, bytes, and time. Anybody
+/// can send them.
+pub(crate) const HELD_MAX: usize = 1024;
+pub(crate) const HELD_BYTES_MAX: usize = STORED_BYTES_MAX;
+pub(crate) const HELD_FOR: Duration = Duration::from_secs(60);
+
 /// How often a group that has lost events is asked whether it has room again.
 pub(crate) const LOST_RETRY: Duration = Duration::from_millis(50);
 

@@ -25,6 +25,8 @@ pub(crate) enum Asked {
     Room(RoomIq),
     /// The pubsub nodes.
     Node(NodeIq),
+    /// The session, about the own server.
+    Server,
 }
 
 /// IQs of the room.

@@ -1,6 +1,6 @@
 //! The way of events to a group: bounded, never blocking the session, and honest about what was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +9,8 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::command::Shared;
 use crate::event::Event;
-use crate::limits::LOST_RETRY;
+use crate::held::Stored;
+use crate::limits::{LOST_RETRY, STORED_BYTES_MAX, STORED_READY_MAX};
 use crate::problem::{Kind, Problem};
 
 /// The sending end of a group's events.
@@ -20,11 +21,34 @@ pub(crate) struct Outlet {
     /// When to look next whether there is room again.
     retry_at: Option<Instant>,
     problems: BTreeMap<Kind, Problem>,
+    /// Events that went into the channel.
+    sent: u64,
+    /// Those of stored messages that are still in it: place in the order of all, and bytes.
+    ready: VecDeque<(u64, usize)>,
+    ready_bytes: usize,
+    /// Stored messages that wait for a place in it.
+    backlog: VecDeque<Stored>,
+    backlog_bytes: usize,
+    backlog_max: usize,
+    ready_max: usize,
 }
 
 impl Outlet {
     pub(crate) fn new(events: mpsc::Sender<Event>, shared: Arc<Shared>) -> Self {
-        Self { events, shared, lost: 0, retry_at: None, problems: BTreeMap::new() }
+        Self {
+            events,
+            shared,
+            lost: 0,
+            retry_at: None,
+            problems: BTreeMap::new(),
+            sent: 0,
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            backlog_max: STORED_BYTES_MAX,
+            ready_max: STORED_READY_MAX,
+        }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -43,9 +67,59 @@ impl Outlet {
             self.lost += 1;
             return;
         }
-        if let Err(TrySendError::Full(_)) = self.events.try_send(event) {
-            self.lost = 1;
+        self.put(event);
+    }
+
+    fn put(&mut self, event: Event) {
+        match self.events.try_send(event) {
+            Ok(()) => self.sent += 1,
+            Err(TrySendError::Full(_)) => self.lost += 1,
+            Err(TrySendError::Closed(_)) => {}
         }
+    }
+
+    /// Hands on a stored message, now or when those before it are taken: a hundred may come at once.
+    pub(crate) fn send_stored(&mut self, stored: Stored) {
+        if self.lost > 0 || self.backlog_bytes + stored.bytes() > self.backlog_max {
+            self.lose(1);
+            return;
+        }
+        self.backlog_bytes += stored.bytes();
+        self.backlog.push_back(stored);
+        self.ready();
+    }
+
+    /// Makes events of stored messages while there is room for them. They came before whatever was lost.
+    pub(crate) fn ready(&mut self) {
+        self.retry_at = None;
+        while let Some(stored) = self.backlog.front() {
+            let bytes = stored.bytes();
+            let ready = self.ready_bytes();
+            if self.events.capacity() == 0 || (ready > 0 && ready + bytes > self.ready_max) {
+                return;
+            }
+            self.backlog_bytes -= bytes;
+            let Some(event) = self.backlog.pop_front().and_then(Stored::event) else { continue };
+            self.put(event);
+            self.ready.push_back((self.sent, bytes));
+            self.ready_bytes += bytes;
+        }
+    }
+
+    /// Bytes of the stored messages among the events that were not taken yet.
+    fn ready_bytes(&mut self) -> usize {
+        let waiting = self.events.max_capacity() - self.events.capacity();
+        while let Some((_, bytes)) =
+            self.ready.pop_front_if(|(place, _)| *place + waiting as u64 <= self.sent)
+        {
+            self.ready_bytes -= bytes;
+        }
+        self.ready_bytes
+    }
+
+    /// Counts events that were lost on the way here.
+    pub(crate) fn lose(&mut self, count: u64) {
+        self.lost += count;
     }
 
     /// Reports a problem unless it is known already.
@@ -70,16 +144,20 @@ impl Outlet {
         self.lost > 0
     }
 
-    /// When [`Self::recover`] is to be tried, if something was lost. It stays the same however often it is asked
-    /// for: under load that is more often than it comes.
+    /// When [`Self::ready`] and [`Self::recover`] are to be tried, if something waits or was lost. It stays the
+    /// same however often it is asked for: under load that is more often than it comes.
     pub(crate) fn retry_at(&mut self, now: Instant) -> Option<Instant> {
-        self.has_lost().then(|| *self.retry_at.get_or_insert(now + LOST_RETRY))
+        let waits = self.has_lost() || !self.backlog.is_empty();
+        waits.then(|| *self.retry_at.get_or_insert(now + LOST_RETRY))
     }
 
     /// Tells of the loss and gives the state anew, if there is room for all of it.
     pub(crate) fn recover(&mut self, state: impl FnOnce() -> Vec<Event>) {
         self.retry_at = None;
-        if self.lost == 0 || self.events.capacity() < self.events.max_capacity() / 2 {
+        if self.lost == 0
+            || self.events.capacity() < self.events.max_capacity() / 2
+            || !self.backlog.is_empty()
+        {
             return;
         }
         let count = std::mem::take(&mut self.lost);
@@ -97,6 +175,9 @@ impl Outlet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elements::NS_LDAPSYNC;
+    use xmpp_parsers::jid::BareJid;
+    use xmpp_parsers::minidom::Element;
 
     fn outlet(capacity: usize) -> (Outlet, mpsc::Receiver<Event>) {
         let (sender, receiver) = mpsc::channel(capacity);
@@ -122,6 +203,58 @@ mod tests {
         assert!(matches!(events.try_recv(), Ok(Event::Online)));
         outlet.send(echo(11));
         assert!(matches!(events.try_recv(), Ok(Event::Echo { .. })));
+    }
+
+    fn stored(n: usize) -> Stored {
+        let text = format!("{n}{}", "x".repeat(100));
+        let payload = Element::builder("batch", NS_LDAPSYNC).append(text).build();
+        Stored::new(BareJid::new("b@example.org").unwrap(), &payload, true)
+    }
+
+    fn next(events: &mut mpsc::Receiver<Event>) -> usize {
+        match events.try_recv() {
+            Ok(Event::Stored { payload, .. }) => payload.text().trim_end_matches('x').parse().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn few_of_many_stored_messages_are_events_at_a_time_and_all_come_in_order() {
+        let (mut outlet, mut events) = outlet(64);
+        outlet.ready_max = 4 * stored(10).bytes();
+        outlet.send(echo(0));
+        for n in 0..20 {
+            outlet.send_stored(stored(n));
+        }
+        assert!(events.try_recv().is_ok());
+        for n in 0..20 {
+            assert!(events.len() <= 4 && !events.is_empty());
+            assert_eq!(next(&mut events), n);
+            assert_eq!(outlet.retry_at(Instant::now()).is_some(), n < 16);
+            outlet.ready();
+        }
+        assert!(!outlet.has_lost());
+        assert_eq!((outlet.backlog_bytes, outlet.ready_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn more_stored_messages_than_may_wait_are_told_as_lost_once_there_is_room() {
+        let (mut outlet, mut events) = outlet(64);
+        (outlet.ready_max, outlet.backlog_max) = (4 * stored(10).bytes(), 12 * stored(10).bytes());
+        let fit = 16;
+        for n in 0..fit + 10 {
+            outlet.send_stored(stored(n));
+        }
+        outlet.recover(Vec::new);
+        assert!(outlet.has_lost(), "not told before what came before it");
+        for n in 0..fit {
+            assert_eq!(next(&mut events), n);
+            outlet.ready();
+        }
+        outlet.recover(Vec::new);
+        assert!(matches!(events.try_recv(), Ok(Event::Lost { count: 10 })));
+        outlet.send_stored(stored(1));
+        assert_eq!(next(&mut events), 1);
     }
 
     #[test]

@@ -124,6 +124,14 @@ pub enum Problem {
         /// What was answered.
         reason: String,
     },
+    /// The own server keeps no messages for absent users (XEP-0160).
+    #[error(
+        "the XMPP server of {domain} keeps no messages for absent users; what this server misses while it is away it fetches from the others, or enable offline storage there"
+    )]
+    NoOfflineStorage {
+        /// Domain of the JID.
+        domain: String,
+    },
     /// The own node cannot be created or configured.
     #[error("the pubsub node {node} cannot be set up ({reason}); replication by the room goes on")]
     NodeRefused {
@@ -237,6 +245,7 @@ pub(crate) enum Kind {
     Line,
     Muc,
     Pubsub,
+    OfflineStorage,
     Node,
     Subscription(String),
     /// Everything between the stream and the seat in the room: one state.
@@ -265,6 +274,7 @@ impl Problem {
             | Self::ConnectionLost { .. } => Kind::Line,
             Self::NoMucService { .. } => Kind::Muc,
             Self::NoPubsubService { .. } => Kind::Pubsub,
+            Self::NoOfflineStorage { .. } => Kind::OfflineStorage,
             Self::NodeRefused { .. } => Kind::Node,
             Self::SubscriptionRefused { node, .. } => Kind::Subscription(node.clone()),
             Self::RoomRefusesEntry { .. }

@@ -26,7 +26,7 @@ pub(crate) fn tag(payload: &mut Element, room: &BareJid) {
 }
 
 /// Takes the name of the group off; `None` when there is none.
-fn untag(payload: &mut Element) -> Option<BareJid> {
+pub(crate) fn untag(payload: &mut Element) -> Option<BareJid> {
     let room = payload.attrs_mut().remove(&Namespace::NONE, "room")?;
     BareJid::new(&room).ok()
 }

@@ -10,6 +10,9 @@ pub(super) fn text(options: &EjabberdOptions, listeners: &Listeners, dir: &Path)
     text.push_str(&listen(options, listeners));
     text.push_str(&access(options));
     text.push_str(&modules(listeners, dir));
+    if options.offline {
+        text.push_str(OFFLINE);
+    }
     if options.rooms {
         text.push_str(&rooms(options));
     }
@@ -115,11 +118,6 @@ fn modules(listeners: &Listeners, dir: &Path) -> String {
     default: never
     assume_mam_usage: true
     clear_archive_on_room_destroy: true
-  mod_offline:
-    access_max_user_messages: max_user_offline_messages
-    store_groupchat: false
-    use_mam_for_storage: false
-    bounce_groupchat: false
   mod_ping: {{}}
   mod_privacy: {{}}
   mod_private: {{}}
@@ -142,6 +140,13 @@ fn modules(listeners: &Listeners, dir: &Path) -> String {
         upload.display()
     )
 }
+
+const OFFLINE: &str = "  mod_offline:
+    access_max_user_messages: max_user_offline_messages
+    store_groupchat: false
+    use_mam_for_storage: false
+    bounce_groupchat: false
+";
 
 fn rooms(options: &EjabberdOptions) -> String {
     let archive = options.room_archive;
