@@ -20,7 +20,8 @@ typedef struct xs_bytes {
 
 /* ---- changes ------------------------------------------------------------------------------ */
 
-enum xs_operation { XS_ADD = 1, XS_MODIFY = 2, XS_MODRDN = 3, XS_DELETE = 4 };
+/* XS_PUT, in xs_apply only: the entry becomes as the change says, unless it is newer. */
+enum xs_operation { XS_ADD = 1, XS_MODIFY = 2, XS_MODRDN = 3, XS_DELETE = 4, XS_PUT = 5 };
 
 /* The values are those of RFC 4511 and RFC 4525. */
 enum xs_mod_op { XS_MOD_ADD = 0, XS_MOD_DELETE = 1, XS_MOD_REPLACE = 2, XS_MOD_INCREMENT = 3 };
@@ -100,6 +101,23 @@ int xs_apply(xs_op *op, const xs_change *change, int *result, char *text, size_t
  * entry yet, negative when it failed. */
 int xs_write_context_csn(xs_op *op, const xs_bytes *csns, size_t csns_len);
 
+/* Any thread. As xs_submit_apply, for one call of xsr_read. */
+int xs_submit_read(xs_db *db);
+
+/* In xsr_open: calls xsr_seen_entry for each entry. 0, or an LDAP result code. */
+int xs_scan_entries(xs_op *op, void *seen);
+
+/* In xsr_open and xsr_read: calls xsr_seen_state for the entry with this entryUUID, if there is one. 0, or an LDAP
+ * result code. */
+int xs_read_entry(xs_op *op, const xs_bytes *uuid, void *seen);
+
+/* In xsr_read: calls xsr_seen_state for each entry of the database, parents normally before children. 0; or an LDAP
+ * result code, or a negative one, when it did not come to the end. */
+int xs_dump(xs_op *op, void *seen);
+
+/* Any thread. A CSN of this server that is later than all before. */
+void xs_new_csn(xs_csn *out);
+
 /* In xsr_open: calls xsr_seen_csn for each contextCSN of the suffix entry. Returns how many. */
 int xs_read_context_csn(xs_op *op, void *seen);
 
@@ -148,6 +166,7 @@ typedef struct xs_database {
 	int has_rootdn;
 	int has_lastmod;
 	int has_uuid_index;
+	const char *directory;  /* where the backend keeps its files; NULL when it does not say */
 	int tool_mode;          /* only check; nothing is started */
 } xs_database;
 
@@ -173,6 +192,19 @@ void xsr_txn_end(xsr_instance *instance, const void *txn, int committed);
 
 /* On a thread of slapd's pool, after xs_submit_apply; never twice at once for one instance. */
 void xsr_apply(xsr_instance *instance, xs_op *op);
+
+/* On a thread of slapd's pool, after xs_submit_read. */
+void xsr_read(xsr_instance *instance, xs_op *op);
+
+/* The entryUUID of the suffix entry, which is there now; a NULL pointer when there is none. */
+void xsr_suffix(xsr_instance *instance, const xs_bytes *uuid);
+
+/* `seen` is what Rust gave to xs_scan_entries. An entry without entryCSN has a NULL pointer there. */
+void xsr_seen_entry(void *seen, const xs_bytes *uuid, const xs_bytes *csn);
+/* `seen` is what Rust gave to xs_read_entry or xs_dump. */
+void xsr_seen_state(void *seen, const xs_change *change);
+/* Whether xs_dump shall end now. */
+int xsr_enough(void *seen);
 
 /* The contextCSN to show: writes at most `max`, returns how many there are. */
 size_t xsr_context_csn(xsr_instance *instance, xs_csn *out, size_t max);

@@ -1,10 +1,14 @@
 //! slapd's database, as the node uses it.
 
 use crate::boundary::*;
-use crate::view::Lent;
-use std::ffi::{CStr, c_char};
-use xmppsync_node::{ContextCsnWrite, Database, Failure, Outcome, Transaction};
-use xmppsync_replica::{Change, Csn, ServerId, Vector};
+use crate::generation::generation;
+use crate::view::{CaptureError, Lent, copy_in};
+use ldap3_proto::proto::{LdapModify, LdapModifyRequest, LdapModifyType, LdapPartialAttribute};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::PathBuf;
+use tracing::warn;
+use xmppsync_node::{ContextCsnWrite, Database, Failure, Generation, Opening, Outcome, Reader, Transaction};
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Vector};
 
 /// LDAP result "other", for failures that slapd gives no code for.
 const OTHER: i32 = 80;
@@ -16,6 +20,7 @@ const TEXT_LEN: usize = 256;
 pub(crate) struct DbRef {
     db: *mut xs_db,
     server_id: ServerId,
+    directory: Option<PathBuf>,
 }
 
 // SAFETY: xs_db is counted atomically, and the shim's functions that this calls take any thread; they look at
@@ -27,10 +32,10 @@ unsafe impl Sync for DbRef {}
 impl DbRef {
     /// # Safety
     /// `db` is alive.
-    pub(crate) unsafe fn hold(db: *mut xs_db, server_id: ServerId) -> DbRef {
+    pub(crate) unsafe fn hold(db: *mut xs_db, server_id: ServerId, directory: Option<PathBuf>) -> DbRef {
         // SAFETY: the caller's promise.
         unsafe { xs_db_hold(db) };
-        DbRef { db, server_id }
+        DbRef { db, server_id, directory }
     }
 }
 
@@ -63,6 +68,15 @@ impl Database for DbRef {
     fn submit_apply(&self) -> bool {
         // SAFETY: the database is held.
         unsafe { xs_submit_apply(self.db) == 0 }
+    }
+
+    fn submit_read(&self) -> bool {
+        // SAFETY: the database is held.
+        unsafe { xs_submit_read(self.db) == 0 }
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        generation(self.directory.as_deref()?)
     }
 }
 
@@ -149,6 +163,154 @@ impl Transaction for SlapdTransaction {
     fn must_yield(&self) -> bool {
         // SAFETY: `op` is valid, see `new`.
         unsafe { xs_must_yield(self.op) != 0 }
+    }
+}
+
+impl Reader for SlapdTransaction {
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
+        let text = uuid.to_string();
+        let mut found = None;
+        let mut keep = |change| {
+            found = Some(change);
+            true
+        };
+        let mut states = States::new(&mut keep);
+        // SAFETY: `op` is valid, see `new`; `states` is only used by xsr_seen_state during the call.
+        let result =
+            unsafe { xs_read_entry(self.op, &xs_bytes::lend(text.as_bytes()), (&raw mut states).cast()) };
+        states.outcome(result)?;
+        Ok(found)
+    }
+
+    fn must_yield(&self) -> bool {
+        Transaction::must_yield(self)
+    }
+}
+
+/// The callee of `xsr_seen_state`.
+pub(crate) struct States<'a> {
+    /// Returns whether it wants more.
+    each: &'a mut dyn FnMut(Change) -> bool,
+    enough: bool,
+    problem: Option<CaptureError>,
+}
+
+impl<'a> States<'a> {
+    fn new(each: &'a mut dyn FnMut(Change) -> bool) -> States<'a> {
+        States { each, enough: false, problem: None }
+    }
+
+    pub(crate) fn take(&mut self, change: Result<Change, CaptureError>) {
+        match change {
+            Ok(change) => self.enough |= !(self.each)(change),
+            Err(problem) => self.problem = Some(problem),
+        }
+    }
+
+    pub(crate) fn is_enough(&self) -> bool {
+        self.enough
+    }
+
+    fn outcome(self, result: c_int) -> Result<(), Failure> {
+        match (result, self.problem) {
+            (0, None) => Ok(()),
+            (0, Some(problem)) => Err(Failure { result: OTHER, text: problem.to_string() }),
+            (result, _) => Err(Failure { result, text: "the search failed".to_owned() }),
+        }
+    }
+}
+
+/// The callee of `xsr_seen_entry`.
+pub(crate) type Entries<'a> = &'a mut dyn FnMut(EntryUuid, Option<Csn>);
+
+/// A database that is being opened.
+pub(crate) struct OpeningDatabase<'a> {
+    op: *mut xs_op,
+    transaction: SlapdTransaction,
+    server_id: ServerId,
+    suffix: &'a str,
+    directory: Option<PathBuf>,
+}
+
+impl<'a> OpeningDatabase<'a> {
+    /// # Safety
+    /// `op` is valid until this value is dropped, and nobody else uses the database meanwhile.
+    pub(crate) unsafe fn new(
+        op: *mut xs_op,
+        server_id: ServerId,
+        suffix: &'a str,
+        directory: Option<PathBuf>,
+    ) -> OpeningDatabase<'a> {
+        // SAFETY: the caller's promise.
+        let transaction = unsafe { SlapdTransaction::new(op) };
+        OpeningDatabase { op, transaction, server_id, suffix, directory }
+    }
+}
+
+impl Opening for OpeningDatabase<'_> {
+    fn vector(&mut self) -> Result<Vector, Failure> {
+        // SAFETY: see `new`.
+        let seen = unsafe { read_state(self.op, self.server_id) }
+            .map_err(|result| Failure { result, text: "its entryCSNs cannot be read".to_owned() })?;
+        if seen.unusable > 0 {
+            warn!(
+                "{} entries or values of \"{}\" have a CSN of serverID 0, which replication cannot place; \
+                 they were written before serverID was set",
+                seen.unusable, self.suffix
+            );
+        }
+        Ok(seen.vector)
+    }
+
+    fn scan(&mut self, mut each: &mut dyn FnMut(EntryUuid, Option<Csn>)) -> Result<(), Failure> {
+        let seen: *mut Entries<'_> = &raw mut each;
+        // SAFETY: see `new`; `seen` is only used by xsr_seen_entry during the call.
+        match unsafe { xs_scan_entries(self.op, seen.cast::<c_void>()) } {
+            0 => Ok(()),
+            result => Err(Failure { result, text: "its entries cannot be read".to_owned() }),
+        }
+    }
+
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
+        self.transaction.read_entry(uuid)
+    }
+
+    fn new_csn(&mut self) -> Result<Csn, Failure> {
+        let mut csn = xs_csn { text: [0; XS_CSN_LEN as usize] };
+        // SAFETY: it fills the CSN, and takes any thread.
+        unsafe { xs_new_csn(&mut csn) };
+        Csn::parse(&csn.text.map(|byte| byte as u8))
+            .map_err(|problem| Failure { result: OTHER, text: format!("slapd makes no CSN: {problem}") })
+    }
+
+    fn touch(&mut self, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure> {
+        let modification =
+            LdapPartialAttribute { atype: "entryCSN".to_owned(), vals: vec![csn.as_str().into()] };
+        let changes = vec![LdapModify { operation: LdapModifyType::Replace, modification }];
+        let operation = Operation::Modify(LdapModifyRequest { dn: String::new(), changes });
+        match self.transaction.apply(&Change { csn, uuid: *uuid, operation }) {
+            Outcome::Applied => Ok(()),
+            Outcome::Refused(failure)
+            | Outcome::Failed(failure)
+            | Outcome::Temporary(failure)
+            | Outcome::Alone(failure) => Err(failure),
+        }
+    }
+
+    fn generation(&mut self) -> Option<Generation> {
+        generation(self.directory.as_deref()?)
+    }
+}
+
+/// Shows a state to the callee of `xs_read_entry` or `xs_dump`.
+///
+/// # Safety
+/// `seen` is what was passed in, alive and used by nobody else; the change is valid.
+pub(crate) unsafe fn seen_state(seen: *mut c_void, change: *const xs_change) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let states = &mut *seen.cast::<States<'_>>();
+        states.take(copy_in(&*change));
     }
 }
 

@@ -1,7 +1,7 @@
 //! One configured database, and the functions by which slapd uses it.
 
 use crate::boundary::*;
-use crate::database::{DbRef, Seen, SlapdTransaction, read_state};
+use crate::database::{DbRef, Entries, OpeningDatabase, Seen, SlapdTransaction, States, seen_state};
 use crate::guard::guard;
 use crate::settings::{DatabaseFacts, Settings};
 use crate::view::{CaptureError, copy_in};
@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use tracing::{error, warn};
+use tracing::error;
 use xmpp_parsers::jid::BareJid;
 use xmppsync_node::{HubError, Replica, Transaction};
-use xmppsync_replica::{BootId, Change, Csn, Vector};
+use xmppsync_replica::{BootId, Change, Csn, EntryUuid};
 
 /// The rooms of the databases that a tool such as slaptest has opened. Each is opened once, and the process
 /// ends with its work.
@@ -25,8 +25,6 @@ struct Instance {
     /// The settings with which the database was opened last.
     used: Mutex<Option<Settings>>,
     replica: RwLock<Option<Replica>>,
-    /// Where the database stood when it was opened.
-    opened_at: Mutex<Vector>,
     started: AtomicBool,
 }
 
@@ -71,22 +69,16 @@ impl Instance {
                 false => Err(HubError::RoomTaken(config.group.room).to_string()),
             };
         }
-        let server_id = config.server_id;
-        // SAFETY: the caller's promise.
-        let seen = unsafe { read_state(op, server_id) }.map_err(|result| {
-            format!("database \"{}\": its entryCSNs cannot be read ({result})", facts.suffix)
-        })?;
-        if seen.unusable > 0 {
-            warn!(
-                "{} entries or values of \"{}\" have a CSN of serverID 0, which replication cannot place; \
-                 they were written before serverID was set",
-                seen.unusable, facts.suffix
-            );
-        }
-        *self.opened_at.lock().unwrap_or_else(PoisonError::into_inner) = seen.vector;
-        // SAFETY: the database is alive, it is being opened.
-        let database = unsafe { DbRef::hold(self.db, server_id) };
-        let replica = Replica::open(config, Arc::new(database)).map_err(|problem| problem.to_string())?;
+        let (server_id, directory) = (config.server_id, facts.directory.clone());
+        // SAFETY: the caller's promise, and the database is alive, it is being opened.
+        let (database, mut opening) = unsafe {
+            (
+                DbRef::hold(self.db, server_id, directory.clone()),
+                OpeningDatabase::new(op, server_id, &facts.suffix, directory),
+            )
+        };
+        let replica = Replica::open(config, Arc::new(database), &mut opening)
+            .map_err(|problem| format!("database \"{}\": {problem}", facts.suffix))?;
         *self.replica.write().unwrap_or_else(PoisonError::into_inner) = Some(replica);
         *self.used() = Some(settings);
         Ok(Opened::Replicating)
@@ -146,7 +138,6 @@ extern "C" fn xsr_new(db: *mut xs_db) -> *mut xsr_instance {
             settings: Mutex::default(),
             used: Mutex::default(),
             replica: RwLock::default(),
-            opened_at: Mutex::default(),
             started: AtomicBool::new(false),
         };
         Box::into_raw(Box::new(instance)).cast()
@@ -251,6 +242,10 @@ unsafe extern "C" fn xsr_open(
                 has_rootdn: (*database).has_rootdn != 0,
                 has_lastmod: (*database).has_lastmod != 0,
                 has_uuid_index: (*database).has_uuid_index != 0,
+                directory: match (*database).directory.is_null() {
+                    true => None,
+                    false => Some(copy_text((*database).directory).into()),
+                },
             };
             match instance(pointer).open(&facts, op) {
                 Ok(Opened::Replicating) => 0,
@@ -270,9 +265,8 @@ unsafe extern "C" fn xsr_start(pointer: *mut xsr_instance) {
         // SAFETY: the shim passes a live instance.
         let instance = unsafe { instance(pointer) };
         if let Some(replica) = instance.replica().as_ref() {
-            let vector = instance.opened_at.lock().unwrap_or_else(PoisonError::into_inner).clone();
             instance.started.store(true, Ordering::Release);
-            replica.start(vector);
+            replica.start();
         }
     });
 }
@@ -334,6 +328,53 @@ unsafe extern "C" fn xsr_apply(pointer: *mut xsr_instance, op: *mut xs_op) {
             replica.apply(&mut transaction);
         }
     });
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xsr_read(pointer: *mut xsr_instance, op: *mut xs_op) {
+    guard("xsr_read", (), || {
+        // SAFETY: the shim passes a live instance and an operation of this thread.
+        let (instance, mut reader) = unsafe { (instance(pointer), SlapdTransaction::new(op)) };
+        if let Some(replica) = instance.replica().as_ref() {
+            replica.read(&mut reader);
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xsr_suffix(pointer: *mut xsr_instance, uuid: *const xs_bytes) {
+    guard("xsr_suffix", (), || {
+        // SAFETY: the shim passes a live instance and a value that is valid during the call.
+        let (instance, uuid) = unsafe { (instance(pointer), (*uuid).as_slice()) };
+        if let Some(replica) = instance.replica().as_ref() {
+            replica.suffix_entry(EntryUuid::parse(uuid).ok());
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xsr_seen_entry(seen: *mut c_void, uuid: *const xs_bytes, csn: *const xs_bytes) {
+    guard("xsr_seen_entry", (), || {
+        // SAFETY: `seen` is what scan passed in, alive and used by nobody else during the call; the values are valid
+        // during the call.
+        let (each, uuid, csn) =
+            unsafe { (&mut *seen.cast::<Entries<'_>>(), (*uuid).as_slice(), (*csn).as_slice()) };
+        if let Ok(uuid) = EntryUuid::parse(uuid) {
+            each(uuid, Csn::parse(csn).ok());
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xsr_seen_state(seen: *mut c_void, change: *const xs_change) {
+    // SAFETY: the shim passes on what it was given, and a change that is valid during the call.
+    guard("xsr_seen_state", (), || unsafe { seen_state(seen, change) });
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xsr_enough(seen: *mut c_void) -> c_int {
+    // SAFETY: the shim passes on what it was given.
+    guard("xsr_enough", 1, || c_int::from(unsafe { &*seen.cast::<States<'_>>() }.is_enough()))
 }
 
 #[unsafe(no_mangle)]

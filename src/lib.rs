@@ -9,6 +9,7 @@
 mod boundary;
 mod database;
 mod entry;
+mod generation;
 mod guard;
 mod instance;
 mod log;

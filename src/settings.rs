@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 use xmpp_parsers::jid::{BareJid, FullJid, Jid};
 use xmppsync_link::{GroupConfig, Password, Server, SessionConfig, Tls};
-use xmppsync_node::ReplicaConfig;
+use xmppsync_node::{ReplicaConfig, Retention};
 use xmppsync_replica::{BootId, ServerId};
 use xmppsync_wire::Live;
 
@@ -45,6 +45,8 @@ pub(crate) struct DatabaseFacts {
     pub(crate) has_rootdn: bool,
     pub(crate) has_lastmod: bool,
     pub(crate) has_uuid_index: bool,
+    /// Where the backend keeps its files, if it says so.
+    pub(crate) directory: Option<PathBuf>,
 }
 
 /// Key and value of each directive in the order of the file.
@@ -149,6 +151,10 @@ impl Settings {
             nsuffix: facts.nsuffix.clone(),
             server_id,
             boot,
+            journal: self.journal(&of, facts)?,
+            retention: Retention { age_seconds: 7 * 86_400, bytes_max: 1 << 30 },
+            offline_messages: 100,
+            check_interval: std::time::Duration::from_secs(86_400),
             live: if self.value(XS_KEY_LIVE) == Some("pubsub") { Live::Pubsub } else { Live::Muc },
             group: GroupConfig {
                 nick: format!("{node}-{server_id}"),
@@ -160,6 +166,16 @@ impl Settings {
             },
             session: self.session(&of, jid)?,
         })
+    }
+
+    fn journal(&self, of: &str, facts: &DatabaseFacts) -> Result<PathBuf, String> {
+        match (self.value(XS_KEY_JOURNAL), &facts.directory) {
+            (Some(configured), _) => Ok(configured.into()),
+            (None, Some(directory)) => Ok(directory.join("xmppsync")),
+            (None, None) => Err(format!(
+                "{of} the backend has no directory for the journal; write xmppsync-journal with one of its own"
+            )),
+        }
     }
 
     fn jid(&self, of: &str, nsuffix: &str) -> Result<FullJid, String> {

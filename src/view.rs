@@ -154,7 +154,10 @@ impl Terminated {
 impl<'a> Lent<'a> {
     pub(crate) fn new(change: &'a Change) -> Lent<'a> {
         let (operation, mods): (u32, Vec<(u32, &LdapPartialAttribute)>) = match &change.operation {
-            Operation::Add(request) | Operation::Put(request) => {
+            Operation::Put(request) => {
+                (XS_PUT, request.attributes.iter().map(|attribute| (XS_MOD_ADD, attribute)).collect())
+            }
+            Operation::Add(request) => {
                 (XS_ADD, request.attributes.iter().map(|attribute| (XS_MOD_ADD, attribute)).collect())
             }
             Operation::Modify(request) => (XS_MODIFY, request.changes.iter().map(modification).collect()),

@@ -390,12 +390,177 @@ static int apply_delete(xs_op *x, const xs_change *change, target *t, verdict v)
 	return judge(v, rc, x->text);
 }
 
+/* An entry that has to become as the change says: other name, attributes, or both. */
+static int rename_to(xs_op *x, const xs_change *change, target *t, verdict v)
+{
+	Operation *op = x->op;
+	SlapReply rs = { REP_RESULT };
+	struct berval dn = bv_in(change->dn), pdn = BER_BVNULL, ndn = BER_BVNULL;
+	struct berval rdn, nrdn, superior, nsuperior, old;
+	int rc, outcome = XS_APPLIED;
+
+	if (dnPrettyNormal(NULL, &dn, &pdn, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS) {
+		return say(v, XS_REFUSED, LDAP_INVALID_DN_SYNTAX, "the DN is not valid here");
+	}
+	if (dn_match(&ndn, &t->ndn)) {
+		goto done;
+	}
+	dnRdn(&pdn, &rdn);
+	dnRdn(&ndn, &nrdn);
+	dnParent(&pdn, &superior);
+	dnParent(&ndn, &nsuperior);
+	dnParent(&t->ndn, &old);
+	/* The functions that look at an RDN expect its end to be the text's. */
+	ber_dupbv_x(&rdn, &rdn, op->o_tmpmemctx);
+	ber_dupbv_x(&nrdn, &nrdn, op->o_tmpmemctx);
+	op->o_tag = LDAP_REQ_MODRDN;
+	op->o_req_dn = t->dn;
+	op->o_req_ndn = t->ndn;
+	op->orr_newrdn = rdn;
+	op->orr_nnewrdn = nrdn;
+	op->orr_newSup = dn_match(&old, &nsuperior) ? NULL : &superior;
+	op->orr_nnewSup = dn_match(&old, &nsuperior) ? NULL : &nsuperior;
+	op->orr_deleteoldrdn = 0; /* the modify that follows sets all values */
+	op->orr_modlist = NULL;
+	op->orr_no_opattrs = 1;
+	if (slap_modrdn2mods(op, &rs) != LDAP_SUCCESS) {
+		outcome = say(v, XS_REFUSED, rs.sr_err, rs.sr_text);
+	} else {
+		queue_csn(op, change);
+		rc = op->o_bd->be_modrdn(op, &rs);
+		outcome = judge(v, rc, x->text);
+		slap_graduate_commit_csn(op);
+		xs_op_reset_csn(op);
+	}
+	slap_mods_free(op->orr_modlist, 1);
+	op->orr_modlist = NULL;
+	op->orr_no_opattrs = 0;
+	op->o_tmpfree(rdn.bv_val, op->o_tmpmemctx);
+	op->o_tmpfree(nrdn.bv_val, op->o_tmpmemctx);
+	if (outcome == XS_APPLIED) {
+		op->o_tmpfree(t->dn.bv_val, op->o_tmpmemctx);
+		op->o_tmpfree(t->ndn.bv_val, op->o_tmpmemctx);
+		t->dn = pdn;
+		t->ndn = ndn;
+		return outcome;
+	}
+done:
+	op->o_tmpfree(pdn.bv_val, op->o_tmpmemctx);
+	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
+	return outcome;
+}
+
+static int in_mods(const Modifications *m, const AttributeDescription *ad)
+{
+	for (; m != NULL && m->sml_desc != ad; m = m->sml_next)
+		;
+	return m != NULL;
+}
+
+/* Attributes that the entry has and the state does not go. */
+static int remove_others(Operation *op, const target *t, Modifications **mods)
+{
+	struct berval ndn = t->ndn;
+	Entry *e = NULL;
+	Attribute *a;
+
+	if (be_entry_get_rw(op, &ndn, NULL, NULL, 0, &e) != LDAP_SUCCESS || e == NULL) {
+		return LDAP_NO_SUCH_OBJECT;
+	}
+	for (a = e->e_attrs; a != NULL; a = a->a_next) {
+		Modifications *m;
+
+		if (!xs_replicated(a->a_desc, 1) || in_mods(*mods, a->a_desc)) {
+			continue;
+		}
+		m = ch_calloc(1, sizeof(*m));
+		m->sml_op = LDAP_MOD_REPLACE;
+		m->sml_flags = SLAP_MOD_INTERNAL;
+		m->sml_desc = a->a_desc;
+		m->sml_type = a->a_desc->ad_cname;
+		m->sml_next = *mods;
+		*mods = m;
+	}
+	be_entry_release_r(op, e);
+	return LDAP_SUCCESS;
+}
+
+static int apply_put(xs_op *x, const xs_change *change, target *t, verdict v)
+{
+	Operation *op = x->op;
+	SlapReply rs = { REP_RESULT };
+	struct berval csn = bv_in(change->csn);
+	Modifications *mods, *m;
+	int rc, outcome;
+
+	if (!BER_BVISEMPTY(&t->csn) && ber_bvcmp(&t->csn, &csn) >= 0) {
+		return XS_APPLIED;
+	}
+	outcome = mods_in(op, change, NULL, &mods, v);
+	if (outcome != XS_APPLIED) {
+		return outcome;
+	}
+	outcome = rename_to(x, change, t, v);
+	if (outcome != XS_APPLIED) {
+		slap_mods_free(mods, 1);
+		return outcome;
+	}
+	for (m = mods; m != NULL; m = m->sml_next) {
+		m->sml_op = LDAP_MOD_REPLACE;
+	}
+	rc = remove_others(op, t, &mods);
+	if (rc != LDAP_SUCCESS) {
+		slap_mods_free(mods, 1);
+		return say(v, XS_FAILED, rc, "the entry is gone");
+	}
+	op->o_tag = LDAP_REQ_MODIFY;
+	op->o_req_dn = t->dn;
+	op->o_req_ndn = t->ndn;
+	op->orm_modlist = mods;
+	op->orm_no_opattrs = 1;
+	op->orm_increment = 0;
+	queue_csn(op, change);
+	rc = op->o_bd->be_modify(op, &rs);
+	outcome = judge(v, rc, x->text);
+	slap_mods_free(op->orm_modlist, 1);
+	op->orm_modlist = NULL;
+	op->orm_no_opattrs = 0;
+	return outcome;
+}
+
+/* A state of the entry that came by itself holds all that its origin did up to then. */
+static int contained(const target *t, const xs_change *change)
+{
+	struct berval csn = bv_in(change->csn);
+	enum { SERVER_AT = 30, SERVER_LEN = 3 };
+
+	return t->csn.bv_len == XS_CSN_LEN && csn.bv_len == XS_CSN_LEN
+		&& memcmp(t->csn.bv_val + SERVER_AT, csn.bv_val + SERVER_AT, SERVER_LEN) == 0 && ber_bvcmp(&t->csn, &csn) >= 0;
+}
+
 /* See check_uuid in capture.c. */
 static void count_move(xs_db *db, const xs_change *change)
 {
 	if (change->operation != XS_MODIFY) {
 		__atomic_add_fetch(&db->moves, 1, __ATOMIC_SEQ_CST);
 	}
+}
+
+/* The database begins to be a copy of something. Should the transaction be aborted, the entry comes again. */
+static void note_suffix(xs_op *x, const xs_change *change)
+{
+	Operation *op = x->op;
+	struct berval dn = bv_in(change->dn), ndn = BER_BVNULL;
+
+	if (change->dn.len != op->o_bd->be_suffix[0].bv_len
+		|| dnNormalize(0, NULL, NULL, &dn, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS)
+	{
+		return; /* nearly always; a suffix in another spelling is found at the next start */
+	}
+	if (dn_match(&ndn, &op->o_bd->be_nsuffix[0])) {
+		xsr_suffix(x->db->instance, &change->uuid);
+	}
+	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
 }
 
 int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t text_len)
@@ -410,13 +575,18 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 	*result = LDAP_SUCCESS;
 	x->text[0] = '\0';
 	op->o_callback = &x->quiet;
-	if (change->operation == XS_ADD) {
-		/* The same entry, brought by another way: done. */
-		outcome = there ? XS_APPLIED : apply_add(x, change, v);
+	if (change->operation == XS_ADD || change->operation == XS_PUT) {
+		/* An entry that is there was brought by another way, in this state or a later one, or has to become so. */
+		outcome = there ? apply_put(x, change, &t, v) : apply_add(x, change, v);
+		if (outcome == XS_APPLIED && !there) {
+			note_suffix(x, change);
+		}
 	} else if (change->operation == XS_DELETE) {
 		outcome = there ? apply_delete(x, change, &t, v) : XS_APPLIED;
 	} else if (!there) {
 		outcome = say(v, XS_REFUSED, LDAP_NO_SUCH_OBJECT, "no entry has this entryUUID");
+	} else if (contained(&t, change)) {
+		outcome = XS_APPLIED;
 	} else if (change->operation == XS_MODIFY) {
 		outcome = apply_modify(x, change, &t, v);
 	} else {

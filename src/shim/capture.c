@@ -57,7 +57,7 @@ static size_t view_mods(Modifications *list, int operational_only, xs_modificati
 	return count;
 }
 
-static size_t view_attributes(Attribute *list, xs_modification *out)
+size_t xs_view_attributes(Attribute *list, xs_modification *out)
 {
 	size_t count = 0;
 
@@ -104,7 +104,7 @@ static void capture_add(xs_capture *c, Operation *op)
 {
 	Entry *e = op->ora_e;
 	Attribute *uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
-	size_t len = view_attributes(e->e_attrs, NULL);
+	size_t len = xs_view_attributes(e->e_attrs, NULL);
 	xs_modification *mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
 	xs_change change = { .operation = XS_ADD, .mods = mods };
 
@@ -113,8 +113,11 @@ static void capture_add(xs_capture *c, Operation *op)
 		change.uuid = XS_OUT(uuid->a_vals[0]);
 	}
 	change.dn = XS_OUT(e->e_name);
-	change.mods_len = view_attributes(e->e_attrs, mods);
+	change.mods_len = xs_view_attributes(e->e_attrs, mods);
 	hand_over(c->db, op, &change);
+	if (dn_match(&e->e_nname, &c->db->be->be_nsuffix[0])) {
+		xsr_suffix(c->db->instance, &change.uuid);
+	}
 	op->o_tmpfree(mods, op->o_tmpmemctx);
 }
 

@@ -179,6 +179,15 @@ static BerVarray backend_values(BackendDB *be, const char *name)
 	return values_of(below.bd_info, &below, name);
 }
 
+char *xs_backend_value(BackendDB *be, const char *name)
+{
+	BerVarray values = backend_values(be, name);
+	char *value = values != NULL ? ch_strdup(values[0].bv_val) : NULL;
+
+	ber_bvarray_free(values);
+	return value;
+}
+
 /* Which of several "serverID NUMBER URL" is ours only a slapd that listens knows. The tools have to know
  * that there is one. */
 unsigned xs_listed_server_id(void)

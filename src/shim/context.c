@@ -200,6 +200,16 @@ int xs_scan_entry_csn(xs_op *x, const xs_bytes *from, void *seen)
 	return rc == LDAP_NO_SUCH_OBJECT ? LDAP_SUCCESS : rc;
 }
 
+void xs_new_csn(xs_csn *out)
+{
+	char text[LDAP_PVT_CSNSTR_BUFSIZE];
+
+	if (ldap_pvt_csnstr(text, sizeof(text), slap_serverID, 0) != XS_CSN_LEN) {
+		memset(text, '0', XS_CSN_LEN); /* no CSN: whoever gets it refuses it */
+	}
+	memcpy(out->text, text, XS_CSN_LEN);
+}
+
 size_t xs_pending_csns(xs_db *db, unsigned server_id, xs_csn *out, size_t max)
 {
 	struct slap_csn_entry *pending;

@@ -70,6 +70,7 @@ static int db_open(BackendDB *be, ConfigReply *cr)
 	slap_overinst *on = (slap_overinst *)be->bd_info;
 	xs_db *db = on->on_bi.bi_private;
 	char error[SLAP_TEXT_BUFLEN] = "";
+	char *directory;
 	BackendDB below;
 	xs_op x;
 	int rc;
@@ -83,6 +84,8 @@ static int db_open(BackendDB *be, ConfigReply *cr)
 		.tool_mode = (slapMode & SLAP_TOOL_MODE) != 0,
 	};
 
+	directory = xs_backend_value(be, "directory");
+	database.directory = directory;
 	db->be = be->bd_self;
 	db->on = on;
 	db->opened = !database.tool_mode;
@@ -93,6 +96,10 @@ static int db_open(BackendDB *be, ConfigReply *cr)
 		direct_op(&x, db, be, &below);
 	}
 	rc = xsr_open(db->instance, &database, database.tool_mode ? NULL : &x, error, sizeof(error));
+	ch_free(directory);
+	if (rc == 0 && !database.tool_mode) {
+		xs_read_suffix(&x);
+	}
 	if (rc < 0) {
 		snprintf(cr->msg, sizeof(cr->msg), "%s%s%s", db->where, db->where[0] ? ": " : "", error);
 		Debug(LDAP_DEBUG_ANY, "xmppsync: %s\n", cr->msg);

@@ -55,8 +55,13 @@ int xs_search(xs_op *x, Filter *filter, slap_callback *cb);
 int xs_operational(Operation *op, SlapReply *rs);
 
 /* capture.c */
+/* Views of the attributes that travel; counts them when `out` is NULL. */
+size_t xs_view_attributes(Attribute *list, xs_modification *out);
 int xs_hook_write(Operation *op, SlapReply *rs);
 int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr);
+
+/* read.c */
+void xs_read_suffix(xs_op *x);
 
 /* transactions.c */
 int xs_transactions_register(void);
@@ -76,6 +81,8 @@ extern ConfigTable xs_config[];
 extern ConfigOCs xs_config_ocs[];
 /* Whether the backend says that it has an index of the attribute. */
 int xs_has_index(BackendDB *be, const char *attribute);
+/* The value of one of the backend's directives, to be freed; NULL when there is none. */
+char *xs_backend_value(BackendDB *be, const char *name);
 /* The number in the first serverID directive, or 0. */
 unsigned xs_listed_server_id(void);
 

@@ -24,54 +24,18 @@ mod journal;
 mod key;
 pub mod limits;
 mod open;
+mod page;
 mod peer;
 mod state;
 mod store;
+#[cfg(test)]
+mod testing;
+mod trim;
 mod write;
 
 pub use error::JournalError;
 pub use journal::{Journal, Opened};
+pub use page::{Page, Run};
 pub use peer::{Peer, SetAside};
+pub use trim::{Forced, Retention, Trimmed};
 pub use write::Record;
-pub struct Run {
-    pub origin: xmppsync_replica::ServerId,
-    pub boot: xmppsync_replica::BootId,
-    pub first: u64,
-    pub prev: Option<xmppsync_replica::Csn>,
-    pub changes: Vec<xmppsync_replica::Change>,
-}
-pub struct Page {
-    pub runs: Vec<Run>,
-    pub beyond: Vec<xmppsync_replica::Csn>,
-    pub more: bool,
-}
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    pub age_seconds: u64,
-    pub bytes_max: u64,
-}
-pub struct Trimmed {
-    pub dropped: u64,
-    pub forced: bool,
-    pub more: bool,
-}
-impl Journal {
-    pub fn changes(
-        &self,
-        _after: &xmppsync_replica::Vector,
-        _bytes_max: usize,
-    ) -> Result<Page, JournalError> {
-        todo!()
-    }
-    pub fn trim(
-        &mut self,
-        _now: u64,
-        _r: Retention,
-        _n: &[xmppsync_replica::Vector],
-    ) -> Result<Trimmed, JournalError> {
-        todo!()
-    }
-    pub fn generation(&self) -> Option<&[u8]> {
-        None
-    }
-}

@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::stanza_error::DefinedCondition;
-use xmppsync_journal::Run;
 use xmppsync_link::{Reply, ReplyLost};
 use xmppsync_replica::{Batch, Csn, EntrySet, Operation, Vector};
 use xmppsync_wire::limits as wire;
@@ -74,7 +73,7 @@ impl Answers {
         let vector = pull.vector;
         let found = self.shared.store.ask(move |journal| journal.changes(&vector, bytes_max)).await;
         let Ok(found) = found else { return no_journal() };
-        let batches: Vec<Batch> = found.runs.into_iter().map(batch).collect();
+        let batches: Vec<Batch> = found.runs.into_iter().map(|run| run.batch).collect();
         if let Some(first) = batches.first().filter(|first| !fits_page(&first.changes[..1])) {
             return self.first_part(first, pull.part.map_or(0, |(_, number)| number));
         }
@@ -208,11 +207,6 @@ fn told(result: Result<(), ReplyLost>) {
     if let Err(problem) = result {
         debug!("{problem}");
     }
-}
-
-fn batch(run: Run) -> Batch {
-    let Run { origin, boot, first, prev, changes } = run;
-    Batch { origin, boot, first, prev, changes }
 }
 
 fn fits_page(changes: &[xmppsync_replica::Change]) -> bool {

@@ -1,6 +1,7 @@
 //! The loop of one replica: everything that happens goes through here, one event at a time.
 
 use crate::answers::Answers;
+use crate::heal::{self, HealError, Healed, Healer};
 use crate::host::Database;
 use crate::hub::Hub;
 use crate::incoming::Incoming;
@@ -16,8 +17,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::stanza_error::DefinedCondition;
+use xmpp_parsers::jid::{BareJid, FullJid};
 use xmppsync_link::{Event, Group, Reply};
-use xmppsync_wire::{NoticeKind, Payload};
+use xmppsync_replica::ServerId;
+use xmppsync_wire::{NoticeKind, Payload, Session};
 
 /// What the host tells the driver.
 pub(crate) enum Command {
@@ -47,6 +50,18 @@ struct Running<'a> {
     answers: Answers,
     /// Answers that are being looked up; dropped with the driver.
     answering: JoinSet<()>,
+    /// The comparison with a peer that runs; dropped with the driver.
+    comparing: JoinSet<Compared>,
+    /// When to compare with a peer although nothing seems to be missing.
+    next_check: Option<Instant>,
+}
+
+/// How a comparison ended.
+struct Compared {
+    peer: FullJid,
+    /// Whether it was to bring this replica up to the peer.
+    catch_up: bool,
+    outcome: Result<Healed, HealError>,
 }
 
 impl Driver {
@@ -103,16 +118,38 @@ impl Driver {
         let mut commands = std::mem::replace(&mut self.commands, mpsc::unbounded_channel().1);
         let mut running = Running {
             incoming: Incoming::new(&self.config, self.found.vector.clone(), pulled),
-            answers: Answers::new(Arc::clone(&self.shared)),
+            answers: Answers::new(Arc::clone(&self.shared), Arc::clone(&self.database)),
             answering: JoinSet::new(),
+            comparing: JoinSet::new(),
+            next_check: self.first_check(),
             driver: self,
             group: Arc::new(group),
             outgoing,
         };
+        let remembered = running.driver.remembered().await;
+        running.incoming.remember(remembered);
         let stop = running.turn_by_turn(&mut commands, events, pages).await;
         self.commands = commands;
         self.hub.release(&self.config.session.jid).await;
         stop
+    }
+}
+
+impl Driver {
+    /// At once where the opening found that the vector does not tell all.
+    fn first_check(&self) -> Option<Instant> {
+        let interval = self.config.check_interval;
+        match self.found.compare {
+            true => Some(Instant::now()),
+            false => (!interval.is_zero()).then(|| Instant::now() + interval),
+        }
+    }
+
+    /// Whom the journal remembers.
+    async fn remembered(&self) -> Vec<(BareJid, ServerId)> {
+        let peers = self.shared.store.ask(|journal| journal.peers()).await.unwrap_or_default();
+        let known = |peer: xmppsync_journal::Peer| Some((BareJid::new(&peer.jid).ok()?, peer.server));
+        peers.into_iter().filter_map(known).collect()
     }
 }
 
@@ -160,6 +197,7 @@ impl Running<'_> {
                 Some(pulled) = pages.recv() => {
                     self.incoming.handle_pulled(&self.group, pulled, &driver.shared, Instant::now());
                 }
+                Some(compared) = self.comparing.join_next() => self.handle_compared(compared),
                 () = driver.shared.wake.notified() => {}
                 () = sleep_until(timeout) => {}
             }
@@ -176,10 +214,68 @@ impl Running<'_> {
             self.incoming.inbox.handle_local(last);
         }
         let send = self.outgoing.send(&self.group, &driver.config, now);
-        let pull = self.incoming.act(&self.group, &driver.shared, &driver.config, now);
+        let mut behind = Vec::new();
+        let pull = self.incoming.act(&self.group, &driver.shared, &driver.config, now, &mut behind);
+        behind.into_iter().for_each(|peer| self.compare(peer, true, now));
+        let check = self.check(now);
+        let absent = self.incoming.absent(&driver.config.group.peers);
+        let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
         let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);
-        [collect, send, pull, apply, card].into_iter().flatten().min()
+        [collect, send, pull, check, stored, apply, card].into_iter().flatten().min()
+    }
+
+    /// Compares now and then although nothing seems to be missing. Returns when to look again.
+    fn check(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.next_check?;
+        if now < due || self.incoming.inbox.is_behind() || !self.comparing.is_empty() {
+            return (now < due).then_some(due);
+        }
+        let peer = self.incoming.inbox.some_peer()?;
+        let interval = self.driver.config.check_interval;
+        self.next_check = (!interval.is_zero()).then_some(now + interval);
+        self.compare(peer, false, now);
+        self.next_check
+    }
+
+    /// Begins to compare this database with a peer's.
+    fn compare(&mut self, server: ServerId, catch_up: bool, now: Instant) {
+        let Some(peer) = self.incoming.member(server) else {
+            self.incoming.inbox.handle_reconcile_failure(now);
+            return;
+        };
+        if catch_up {
+            warn!(
+                "nobody's journal reaches back to where this server was; its entries are compared with those of server {server}"
+            );
+        } else {
+            debug!("comparing with server {server}");
+        }
+        let healer = Healer {
+            group: Arc::clone(&self.group),
+            shared: Arc::clone(&self.driver.shared),
+            database: Arc::clone(&self.driver.database),
+            peer: peer.clone(),
+            session: Session::new(rand::random()),
+        };
+        self.comparing.spawn(async move { Compared { peer, catch_up, outcome: healer.run(catch_up).await } });
+    }
+
+    fn handle_compared(&mut self, compared: Result<Compared, tokio::task::JoinError>) {
+        let now = Instant::now();
+        let Ok(Compared { peer, catch_up, outcome }) = compared else {
+            error!("bug: a comparison ended before it was done");
+            self.incoming.inbox.handle_reconcile_failure(now);
+            return;
+        };
+        heal::report(&peer, &outcome);
+        match outcome {
+            Ok(healed) if catch_up => self.incoming.inbox.handle_state(&healed.vector, now),
+            Ok(_) => {}
+            Err(_) if catch_up => self.incoming.inbox.handle_reconcile_failure(now),
+            // Sooner than the next time.
+            Err(_) => self.next_check = Some(now + limits::CHECK_RETRY),
+        }
     }
 
     fn handle_event(&mut self, event: Event) {
@@ -197,13 +293,15 @@ impl Running<'_> {
                 self.incoming.handle_offline();
             }
             Event::Card { jid, payload, .. } => {
-                let node = self.incoming.handle_card(jid, &payload, config, now);
+                let node = self.incoming.handle_card(jid, &payload, &self.driver.shared, config, now);
                 if let Some((peer, node)) = node
                     && let Err(problem) = self.group.subscribe(peer, node)
                 {
                     debug!("subscription is not asked for: {problem}");
                 }
             }
+            Event::Stored { from, payload, .. } => self.incoming.handle_stored(&from, &payload, now),
+            Event::NotStored { to, reason, .. } => self.outgoing.stored.handle_not_stored(&to, &reason),
             Event::Gone { jid, .. } => self.incoming.handle_gone(&jid),
             Event::Live { from, payload, .. } => self.incoming.handle_live(&from, &payload, now),
             Event::Echo { id } => self.outgoing.handle_echo(&id),
@@ -219,17 +317,14 @@ impl Running<'_> {
     }
 
     fn answer(&mut self, payload: &xmpp_parsers::minidom::Element, reply: Reply) {
-        let answered = match Payload::decode(payload) {
-            Ok(Payload::Pull(pull)) => {
-                while self.answering.try_join_next().is_some() {}
-                self.answering.spawn(self.answers.pull(pull, reply));
-                return;
+        while self.answering.try_join_next().is_some() {}
+        match Payload::decode(payload) {
+            Ok(request) => drop(self.answering.spawn(self.answers.answer(request, reply))),
+            Err(problem) => {
+                if let Err(lost) = reply.error(DefinedCondition::BadRequest, &problem.to_string()) {
+                    debug!("{lost}");
+                }
             }
-            Ok(_) => reply.error(DefinedCondition::FeatureNotImplemented, "only <pull/> can be asked for"),
-            Err(problem) => reply.error(DefinedCondition::BadRequest, &problem.to_string()),
-        };
-        if let Err(problem) = answered {
-            debug!("{problem}");
         }
     }
 
@@ -251,6 +346,7 @@ impl Running<'_> {
             }
         }
         let config = &self.driver.config;
+        self.outgoing.stored.flush(&self.group);
         let body = format!("server {} leaves", config.server_id);
         self.outgoing.say(&self.group, config, NoticeKind::Left, body);
     }

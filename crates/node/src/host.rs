@@ -35,7 +35,10 @@ pub trait Opening {
     /// When the database cannot be read.
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure>;
     /// A CSN of this server that is later than all before.
-    fn new_csn(&mut self) -> Csn;
+    ///
+    /// # Errors
+    /// When the host makes none.
+    fn new_csn(&mut self) -> Result<Csn, Failure>;
     /// Sets an entry's entryCSN.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use crate::limits;
 use crate::members::{Members, Seen};
 use crate::replica::ReplicaConfig;
 use crate::shared::{Incoming as Work, Shared, lock};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::Sender;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::minidom::Element;
-use xmppsync_journal::Record;
+use xmppsync_journal::{Peer, Record};
 use xmppsync_link::{Group, RequestError};
 use xmppsync_replica::{Action, Batch, Change, Csn, Inbox, InboxLimits, PeerCard, PullId, ServerId, Vector};
 use xmppsync_wire::{Assembler, Card, NoticeKind, Part, Payload, Phase, Pull};
@@ -47,6 +47,8 @@ pub(crate) struct Incoming {
     overflowed: bool,
     /// Members whose card cannot be used, so that each is reported once.
     refused_cards: BTreeSet<BareJid>,
+    /// The serverIDs of members, also of those that are away, and when each was noted last.
+    known: BTreeMap<BareJid, (ServerId, Option<Instant>)>,
     /// Payloads that were dropped because they could not be decoded or their sender had no right.
     dropped: u64,
     gaps: u64,
@@ -64,9 +66,25 @@ impl Incoming {
             requests: JoinSet::new(),
             overflowed: false,
             refused_cards: BTreeSet::new(),
+            known: BTreeMap::new(),
             dropped: 0,
             gaps: 0,
         }
+    }
+
+    /// Members that the journal remembers.
+    pub(crate) fn remember(&mut self, peers: Vec<(BareJid, ServerId)>) {
+        self.known.extend(peers.into_iter().map(|(jid, server)| (jid, (server, None))));
+    }
+
+    /// The listed peers that are not in the room.
+    pub(crate) fn absent<'a>(&'a self, peers: &'a [BareJid]) -> impl Iterator<Item = BareJid> + 'a {
+        peers.iter().filter(|peer| !self.members.is_present(peer)).cloned()
+    }
+
+    /// The peer with this serverID, while it is in the room.
+    pub(crate) fn member(&self, server: ServerId) -> Option<FullJid> {
+        self.members.get(server).map(|member| member.jid.clone())
     }
 
     pub(crate) fn handle_offline(&mut self) {
@@ -87,6 +105,7 @@ impl Incoming {
         &mut self,
         jid: FullJid,
         payload: &Element,
+        shared: &Shared,
         config: &ReplicaConfig,
         now: Instant,
     ) -> Option<(BareJid, String)> {
@@ -100,6 +119,7 @@ impl Incoming {
                 return None;
             }
         };
+        self.note(&bare, &card, shared, now);
         let serves = card.phase == Phase::Ready;
         let (node, server) = (card.node, card.sid);
         let seen = self.members.handle_card(jid.clone(), server);
@@ -118,6 +138,21 @@ impl Incoming {
         self.refused_cards.remove(&bare);
         self.inbox.handle_card(PeerCard { server, boot: card.boot, vector: card.vector, serves }, now);
         (seen == Seen::Joined).then_some((bare, node))
+    }
+
+    /// How far the peer is, for the time when it is away: what it lacks is kept for it.
+    fn note(&mut self, jid: &BareJid, card: &Card, shared: &Shared, now: Instant) {
+        let noted = self.known.get(jid).filter(|(server, _)| *server == card.sid).and_then(|(_, noted)| *noted);
+        if noted.is_some_and(|noted| now < noted + limits::PEER_INTERVAL) {
+            return;
+        }
+        self.known.insert(jid.clone(), (card.sid, Some(now)));
+        shared.store.write(vec![Record::Peer(Peer {
+            jid: jid.to_string(),
+            server: card.sid,
+            vector: card.vector.clone(),
+            seen: crate::store::now(),
+        })]);
     }
 
     fn usable_card(&self, jid: &BareJid, payload: &Element, config: &ReplicaConfig) -> Result<Card, String> {
@@ -166,6 +201,22 @@ impl Incoming {
             Some(batch) if self.members.may_send(from, batch.origin) => self.inbox.handle_batch(batch, now),
             Some(_) => self.drop_payload(from, &"it is not the server whose changes these claim to be"),
             None => {}
+        }
+    }
+
+    /// Changes that the XMPP server kept while this replica was away. Their origin may be away itself by now, so its
+    /// serverID is what its card said last.
+    pub(crate) fn handle_stored(&mut self, from: &BareJid, payload: &Element, now: Instant) {
+        match Payload::decode(payload) {
+            Ok(Payload::Batch(batch))
+                if self.known.get(from).is_some_and(|(server, _)| *server == batch.origin)
+                    || self.members.may_send(from, batch.origin) =>
+            {
+                self.inbox.handle_batch(batch, now);
+            }
+            Ok(Payload::Batch(_)) => debug!("changes of {from} were kept for this server, which does not know it yet"),
+            Ok(_) => {}
+            Err(problem) => self.drop_payload(from, &problem),
         }
     }
 
@@ -224,12 +275,14 @@ impl Incoming {
     }
 
     /// Carries out what the inbox wants. Returns when to look again.
+    /// What else there is to do is put into `wanted`.
     pub(crate) fn act(
         &mut self,
         group: &Arc<Group>,
         shared: &Shared,
         config: &ReplicaConfig,
         now: Instant,
+        wanted: &mut Vec<ServerId>,
     ) -> Option<Instant> {
         if self.waiting.is_some()
             && lock(&shared.to_apply).has_room()
@@ -245,12 +298,7 @@ impl Incoming {
                 Action::Pull { id, from, have } => {
                     self.ask(group, Asked { id, from, have, part: None }, now);
                 }
-                Action::Reconcile { with } => {
-                    error!(
-                        "nobody's journal has the changes any more that this server lacks; it has to compare its entries with server {with}"
-                    );
-                    self.inbox.handle_reconcile_failure(now);
-                }
+                Action::Reconcile { with } => wanted.push(with),
                 Action::Gap { origin, from, to } => self.tell_gap(group, config, origin, from, to),
                 Action::Healed => info!("everything that was missing is here"),
             }

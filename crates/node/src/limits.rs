@@ -55,6 +55,8 @@ pub const JOURNAL_RECORDS_MAX: usize = 4_000;
 pub const JOURNAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of changes that may wait for the journal before no more are taken from the clients' queue.
 pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How often the state of the database's file is noted in the journal.
+pub const GENERATION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the journal is looked through for what is too old.
 pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause between two steps of dropping what is too old, so that writes come in between.
@@ -79,3 +81,5 @@ pub const ENTRIES_BYTES_MAX: u32 = 100 * 1024;
 pub const COMPARISONS_MAX: usize = 2;
 /// How long a comparison may stand still before another peer gets its place.
 pub const COMPARISON_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after a check that came to nothing.
+pub const CHECK_RETRY: Duration = Duration::from_secs(60);

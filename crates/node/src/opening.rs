@@ -61,7 +61,7 @@ pub(crate) fn compare(
         }
         Opened::Existing { loading, .. } => {
             found.loading = loading.is_some();
-            let before = journal.generation().and_then(Generation::decode);
+            let before = journal.generation()?.and_then(|before| Generation::decode(&before));
             let went_back = match (before, generation) {
                 (Some(before), Some(now)) => now.is_before(before),
                 _ => false,
@@ -80,6 +80,9 @@ pub(crate) fn compare(
             );
             begin(journal, database, &found.vector)?;
         }
+    }
+    if let Some(generation) = database.generation() {
+        journal.write(&[Record::Generation(generation.encode())])?;
     }
     let latest = found.unpublished.last().map(|change| change.csn);
     found.own_head = if latest.is_some() { journal.head().get(own) } else { found.vector.get(own) };
@@ -186,7 +189,7 @@ fn catch_up(
             Some(csn) if csn.server_id() == own && !head.covers(csn) => published.push((csn, uuid)),
             // Its CSN says nothing to others: slapadd makes such ones.
             _ => {
-                let csn = database.new_csn();
+                let csn = database.new_csn()?;
                 database.touch(&uuid, csn)?;
                 published.push((csn, uuid));
             }
@@ -205,7 +208,7 @@ fn catch_up(
         }
     }
     for uuid in gone {
-        let csn = database.new_csn();
+        let csn = database.new_csn()?;
         found.unpublished.push(Change { csn, uuid, operation: Operation::Delete { dn: String::new() } });
     }
     if let Some(head) = head.get(own) {

@@ -5,10 +5,12 @@ use crate::limits;
 use crate::replica::ReplicaConfig;
 use crate::shared::{Shared, inventory_record, lock};
 use crate::store::Ticket;
+use crate::stored::{Place, StoredMessages};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::{debug, error, warn};
+use xmpp_parsers::jid::BareJid;
 use xmppsync_journal::Record;
 use xmppsync_link::{Group, SendError};
 use xmppsync_replica::{Batch, Change, CommitOrder, Csn, Outbox, OutboxLimits, ServerId};
@@ -20,6 +22,8 @@ pub(crate) struct Outgoing {
     order: CommitOrder,
     /// Released, and on their way into the journal: what others know of is in it.
     unwritten: VecDeque<(Ticket, Arc<Change>)>,
+    /// The last change that went to the outbox, in this run or before.
+    last_csn: Option<Csn>,
     outbox: Outbox,
     online: bool,
     /// The room or the queue to it is full: nothing is sent before this.
@@ -34,6 +38,9 @@ pub(crate) struct Outgoing {
     barrier: Option<(Csn, Instant, bool)>,
     /// The first and last change that was released since this was asked last.
     released: Option<(Csn, Csn)>,
+    pub(crate) stored: StoredMessages,
+    /// Changes that went to the outbox and not yet to those who are away.
+    for_absent: Vec<(Arc<Change>, Place)>,
 }
 
 /// Why a batch was not sent.
@@ -51,6 +58,7 @@ impl Outgoing {
             live: config.live,
             order: CommitOrder::default(),
             unwritten: VecDeque::new(),
+            last_csn: start,
             outbox: Outbox::new(config.server_id, config.boot, start, OutboxLimits::default()),
             online: false,
             hold: None,
@@ -60,6 +68,8 @@ impl Outgoing {
             foreign: 0,
             barrier: None,
             released: None,
+            stored: StoredMessages::new(config.offline_messages),
+            for_absent: Vec::new(),
         }
     }
 
@@ -122,6 +132,11 @@ impl Outgoing {
     fn hand_to_outbox(&mut self, shared: &Shared) {
         while let Some((_, change)) = self.unwritten.pop_front_if(|(ticket, _)| shared.store.is_done(*ticket))
         {
+            let (number, prev) = (self.outbox.last() + 1, self.last_csn.replace(change.csn));
+            if self.online && self.stored.is_wanted() {
+                let place = Place { origin: self.server_id, boot: self.outbox.boot(), number, prev };
+                self.for_absent.push((Arc::clone(&change), place));
+            }
             let lost = self.outbox.push(change);
             if self.lost.checked_ilog2() != (self.lost + lost).checked_ilog2() {
                 warn!(
@@ -131,6 +146,24 @@ impl Outgoing {
             }
             self.lost += lost;
         }
+    }
+
+    /// Lets the XMPP server keep what was sent for those who are away. Returns when to look again.
+    pub(crate) fn store_for(
+        &mut self,
+        absent: impl Iterator<Item = BareJid>,
+        group: &Group,
+        now: Instant,
+    ) -> Option<Instant> {
+        if !self.online {
+            self.for_absent.clear();
+            return None;
+        }
+        self.stored.set_absent(absent);
+        for (change, place) in std::mem::take(&mut self.for_absent) {
+            self.stored.push(&change, &place, group, now);
+        }
+        self.stored.poll(group, now)
     }
 
     /// The first and last change that was released since the last call.
@@ -170,6 +203,7 @@ impl Outgoing {
         shared.store.write(inventory.into_iter().chain([Record::Floor(csn)]).collect());
         lock(&shared.vector).advance(csn);
         self.unwritten.clear();
+        self.last_csn = Some(csn);
         self.outbox.skip_to(csn);
         self.released = Some((self.released.map_or(csn, |(first, _)| first), csn));
     }

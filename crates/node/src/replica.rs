@@ -9,6 +9,7 @@ use crate::opening::{self, OpeningError};
 use crate::shared::{Shared, lock};
 use crate::store::{Store, StoreConfig};
 use std::path::PathBuf;
+use std::time::Duration;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
@@ -40,6 +41,10 @@ pub struct ReplicaConfig {
     pub journal: PathBuf,
     /// How much of it is kept.
     pub retention: Retention,
+    /// Messages that the XMPP server is asked to keep for a peer while it is away.
+    pub offline_messages: u32,
+    /// How often the entries are compared with a peer's; zero: never.
+    pub check_interval: Duration,
 }
 
 /// Why a replica cannot be opened.
@@ -82,7 +87,7 @@ impl Replica {
         let span = info_span!("database", suffix = %config.suffix);
         let entered = span.enter();
         let hub = Hub::enter(&config.group.room)?;
-        let opened = Replica::open_journal(&config, opening);
+        let opened = Replica::open_journal(&config, &database, opening);
         let (shared, found) = opened.inspect_err(|_| hub.leave())?;
         let (commands, receiver) = mpsc::unbounded_channel();
         let driver =
@@ -94,6 +99,7 @@ impl Replica {
 
     fn open_journal(
         config: &ReplicaConfig,
+        database: &Arc<dyn Database>,
         opening: &mut dyn Opening,
     ) -> Result<(Arc<Shared>, opening::Found), OpenError> {
         let (mut journal, opened) =
@@ -101,7 +107,7 @@ impl Replica {
         let found = opening::compare(&mut journal, &opened, opening, config.server_id)?;
         let wake = Arc::new(Notify::new());
         let store = StoreConfig { dir: config.journal.clone(), retention: config.retention };
-        let store = Store::start(journal, store, Arc::clone(&wake))?;
+        let store = Store::start(journal, store, Arc::clone(database), Arc::clone(&wake))?;
         Ok((Arc::new(Shared::new(found.vector.clone(), store, wake)), found))
     }
 

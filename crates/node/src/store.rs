@@ -3,6 +3,7 @@
 //! Everything that waits is written in one transaction (group commit). When the journal fails it is set aside, the
 //! database goes on serving, and a new journal is begun from the database.
 
+use crate::host::Database;
 use crate::limits;
 use crate::shared::lock;
 use std::path::PathBuf;
@@ -54,7 +55,12 @@ struct State {
 }
 
 impl Store {
-    pub(crate) fn start(journal: Journal, config: StoreConfig, wake: Arc<Notify>) -> std::io::Result<Store> {
+    pub(crate) fn start(
+        journal: Journal,
+        config: StoreConfig,
+        database: Arc<dyn Database>,
+        wake: Arc<Notify>,
+    ) -> std::io::Result<Store> {
         let (jobs, queue) = mpsc::channel();
         let state = Arc::new(State {
             last: AtomicU64::new(0),
@@ -64,7 +70,8 @@ impl Store {
             needed: Mutex::default(),
             wake,
         });
-        let mut keeper = Keeper { journal: Some(journal), config, state: Arc::clone(&state) };
+        let mut keeper =
+            Keeper { journal: Some(journal), config, database, seen: None, state: Arc::clone(&state) };
         let span = Span::current();
         let thread = std::thread::Builder::new()
             .name("xmppsync-log".to_owned())
@@ -157,6 +164,9 @@ fn record_bytes(record: &Record) -> usize {
 struct Keeper {
     journal: Option<Journal>,
     config: StoreConfig,
+    database: Arc<dyn Database>,
+    /// When the state of the database's file was noted last.
+    seen: Option<Instant>,
     state: Arc<State>,
 }
 
@@ -202,6 +212,7 @@ impl Keeper {
                             Err(_) => break,
                         }
                     }
+                    records.extend(self.generation());
                     self.write(&records);
                     self.state.done(last, bytes);
                     self.state.wake.notify_one();
@@ -225,6 +236,15 @@ impl Keeper {
             }
         }
         std::ops::ControlFlow::Continue(())
+    }
+
+    /// Now and then, which state of the database the journal has seen: whoever puts back an older one is found out.
+    fn generation(&mut self) -> Option<Record> {
+        if self.seen.is_some_and(|seen| seen.elapsed() < limits::GENERATION_INTERVAL) {
+            return None;
+        }
+        self.seen = Some(Instant::now());
+        self.database.generation().map(|generation| Record::Generation(generation.encode()))
     }
 
     fn write(&mut self, records: &[Record]) {
@@ -270,11 +290,11 @@ impl Keeper {
                 if trimmed.dropped > 0 {
                     info!("{} old changes were dropped from the journal", trimmed.dropped);
                 }
-                if trimmed.forced {
+                if let Some(forced) = trimmed.forced.filter(|forced| !forced.lacking.is_empty()) {
                     warn!(
-                        "the journal reached xmppsync-journal-size ({} bytes): changes were dropped that an absent \
-                         peer still lacks; it will have to compare its entries when it returns",
-                        self.config.retention.bytes_max
+                        "the journal reached xmppsync-journal-size ({} bytes): {} changes were dropped that an absent \
+                         peer still lacks; it has to compare its entries when it returns",
+                        self.config.retention.bytes_max, forced.changes
                     );
                 }
                 trimmed.more

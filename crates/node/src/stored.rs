@@ -40,6 +40,11 @@ impl StoredMessages {
         StoredMessages { messages_max, absent: BTreeMap::new(), gathered: None }
     }
 
+    /// Whether anybody is away that messages are kept for.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.absent.values().any(|left| *left > 0)
+    }
+
     /// Who is away now. One that was away already keeps its count.
     pub(crate) fn set_absent(&mut self, absent: impl IntoIterator<Item = BareJid>) {
         let before = std::mem::take(&mut self.absent);
@@ -62,7 +67,7 @@ impl StoredMessages {
 
     /// A change was sent to the room.
     pub(crate) fn push(&mut self, change: &Arc<Change>, place: &Place, group: &Group, now: Instant) {
-        if !self.absent.values().any(|left| *left > 0) {
+        if !self.is_wanted() {
             self.gathered = None;
             return;
         }

@@ -164,6 +164,11 @@ impl Inbox {
         self.behind || self.work != Work::None
     }
 
+    /// A peer that serves, another one for every server.
+    pub fn some_peer(&self) -> Option<ServerId> {
+        self.peers.iter().filter(|(_, peer)| peer.serves).map(|(server, _)| *server).min_by_key(|server| self.rank(*server))
+    }
+
     /// A peer shows its card.
     pub fn handle_card(&mut self, card: PeerCard, now: Instant) {
         let peer = self.peers.entry(card.server).or_insert_with(|| Peer::new(card.boot));

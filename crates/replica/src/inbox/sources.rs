@@ -102,7 +102,7 @@ impl Inbox {
     }
 
     /// An order of the peers that is another one on every server: so that not all of them ask the same.
-    fn rank(&self, peer: ServerId) -> u16 {
+    pub(super) fn rank(&self, peer: ServerId) -> u16 {
         peer.get().wrapping_sub(self.own.get()) & ServerId::MAX
     }
 }
