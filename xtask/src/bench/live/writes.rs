@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use xmppsync_lab::{SUFFIX, Slapd, ldif};
 
-use super::client::Client;
-use super::cpu;
+use crate::bench::client::Client;
+use crate::bench::cpu;
 
 /// Servers that are not equal by then will not be.
 const CONVERGED_DEADLINE: Duration = Duration::from_secs(300);
