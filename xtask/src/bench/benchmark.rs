@@ -1,6 +1,6 @@
 //! What benchmarks have in common: they measure rows of a table, again and again, and print it.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -45,7 +45,25 @@ pub(super) struct Means<'a> {
 pub(super) struct Run {
     pub(super) figures: Figures,
     /// Why the servers are not equal at the end, if they are not.
-    pub(super) difference: Option<String>,
+    pub(super) difference: Option<Difference>,
+}
+
+/// What servers have that are not equal at the end.
+pub(super) enum Difference {
+    /// They are as they should be by all signs, but a comparison found this.
+    NotEqual(String),
+    /// One lacks something at the deadline.
+    NotWhole(String),
+}
+
+/// Whether servers were equal at the end of all runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Equality {
+    Yes,
+    No,
+    /// One lacked something at the deadline.
+    NotWhole,
 }
 
 /// Measures and prints.
@@ -81,6 +99,9 @@ fn measure<B: Benchmark>(benchmark: &B, means: &Means) -> Vec<Measured<B::Place>
                 Ok(run) => eprintln!("  {}", figures::line(&run.figures)),
                 Err(error) => eprintln!("  failed: {error:#}"),
             }
+            if let Ok(Run { difference: Some(difference), .. }) = &result {
+                eprintln!("  {difference}");
+            }
             results.push(result);
         }
     }
@@ -89,14 +110,49 @@ fn measure<B: Benchmark>(benchmark: &B, means: &Means) -> Vec<Measured<B::Place>
 
 fn measured<P>(place: P, runs: Vec<Result<Run>>) -> Measured<P> {
     let (mut good, mut failures) = (Vec::new(), Vec::new());
+    let mut equal = Equality::Yes;
     for run in runs {
         match run {
             Ok(Run { figures, difference }) => {
                 good.push(figures);
-                failures.extend(difference.map(|text| format!("not equal at the end: {text}")));
+                if let Some(difference) = difference {
+                    equal = equal.max(difference.equality());
+                    failures.push(difference.to_string());
+                }
             }
-            Err(error) => failures.push(format!("{error:#}")),
+            Err(error) => {
+                equal = equal.max(Equality::No);
+                failures.push(format!("{error:#}"));
+            }
         }
     }
-    Measured { place, median: median(&good), runs: good, failures }
+    Measured { place, median: median(&good), runs: good, equal, failures }
+}
+
+impl Difference {
+    fn equality(&self) -> Equality {
+        match self {
+            Self::NotEqual(_) => Equality::No,
+            Self::NotWhole(_) => Equality::NotWhole,
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotEqual(text) => write!(formatter, "not equal at the end: {text}"),
+            Self::NotWhole(text) => write!(formatter, "not whole: {text}"),
+        }
+    }
+}
+
+impl fmt::Display for Equality {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Yes => "yes",
+            Self::No => "**no**",
+            Self::NotWhole => "**not whole**",
+        })
+    }
 }

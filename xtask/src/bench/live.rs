@@ -7,7 +7,7 @@ mod writes;
 
 use anyhow::Result;
 
-use super::benchmark::{Benchmark, Means, Run};
+use super::benchmark::{Benchmark, Equality, Means, Run};
 use super::figures::Figure;
 use super::options::{Common, Kind};
 use super::report::{Measured, NOTHING};
@@ -55,10 +55,9 @@ impl Benchmark for Parameters {
 
     fn columns(cell: &Measured<Place>) -> Vec<String> {
         let Place { storage, peers, kind } = &cell.place;
-        let equal = match (cell.failures.is_empty(), kind, peers) {
-            (false, _, _) => "**no**",
-            (true, Kind::None, _) | (true, _, 0) => NOTHING,
-            (true, _, _) => "yes",
+        let equal = match (cell.equal, kind, peers) {
+            (Equality::Yes, Kind::None, _) | (Equality::Yes, _, 0) => NOTHING.to_owned(),
+            (equal, _, _) => equal.to_string(),
         };
         vec![
             storage.to_string(),
@@ -72,7 +71,7 @@ impl Benchmark for Parameters {
             cell.figure(Figure::ReceiverCpuSPer1000, 3),
             cell.figure(Figure::EjabberdCpuSPer1000, 3),
             cell.figure(Figure::ClientsCpuSPer1000, 3),
-            equal.to_owned(),
+            equal,
         ]
     }
 }

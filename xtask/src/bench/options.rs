@@ -59,6 +59,9 @@ pub(super) enum Storage {
     Disk,
 }
 
+/// All kinds that keep servers equal and are compared unless others are asked for.
+pub(super) const REPLICATING: [Kind; 3] = [Kind::Xmppsync, Kind::Syncrepl, Kind::DeltaSyncrepl];
+
 /// [`CommonArguments`], with what was not given filled in.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Common {
@@ -89,6 +92,14 @@ impl Common {
             tmpfs_dir: arguments.tmpfs_dir.clone(),
             disk_dir: arguments.disk_dir.clone(),
         })
+    }
+
+    /// Refuses servers that know nothing of each other.
+    pub(super) fn check_replicates(&self) -> Result<()> {
+        if self.kinds.contains(&Kind::None) {
+            bail!("--only none: servers that do not replicate never get anything from each other");
+        }
+        Ok(())
     }
 
     /// What was given, or the usual size, or the small one of `--quick`.

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::benchmark::Benchmark;
+use super::benchmark::{Benchmark, Equality};
 use super::figures::{Figure, Figures};
 use super::machine::Machine;
 
@@ -27,6 +27,8 @@ pub(super) struct Measured<P> {
     pub(super) median: Figures,
     /// The figures of each run.
     pub(super) runs: Vec<Figures>,
+    /// Whether the servers were equal at the end.
+    pub(super) equal: Equality,
     /// What went wrong.
     pub(super) failures: Vec<String>,
 }

@@ -9,7 +9,7 @@ use xmppsync_lab::{ContextCsn, Group, SUFFIX, Topology, assert_equal_with};
 use super::latency;
 use super::options::{Parameters, Place, Writers};
 use super::writes::Load;
-use crate::bench::benchmark::Run;
+use crate::bench::benchmark::{Difference, Run};
 use crate::bench::figures::{Figure, Figures, add_quantiles};
 use crate::bench::servers::CpuTimes;
 use crate::bench::{preload, servers};
@@ -44,7 +44,8 @@ impl Cell<'_> {
         } else {
             Ok(())
         };
-        Ok(Run { figures, difference: compared.err().map(|difference| difference.to_string()) })
+        let difference = compared.err().map(|difference| Difference::NotEqual(difference.to_string()));
+        Ok(Run { figures, difference })
     }
 
     fn measure_latency(&self, group: &Group, figures: &mut Figures) -> Result<()> {

@@ -1,13 +1,12 @@
 //! Many clients write as fast as they can; how long until they are done, and until all servers are equal.
 
-use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use xmppsync_lab::{SUFFIX, Slapd, ldif};
 
-use crate::bench::client::Client;
+use crate::bench::client::{Client, at_once};
 use crate::bench::cpu;
 
 /// Servers that are not equal by then will not be.
@@ -57,26 +56,9 @@ impl Load<'_> {
         let connect = |number: usize| Client::connect(&self.servers[number % self.writers]);
         let mut clients = (0..self.clients).map(connect).collect::<Result<Vec<_>>>()?;
         let mut watchers = self.servers.iter().map(Client::connect).collect::<Result<Vec<_>>>()?;
-        let barrier = Barrier::new(clients.len() + 1);
-        let (begin, results) = thread::scope(|scope| {
-            let threads: Vec<_> = clients
-                .iter_mut()
-                .enumerate()
-                .map(|(number, client)| {
-                    let barrier = &barrier;
-                    scope.spawn(move || {
-                        barrier.wait();
-                        self.write(number, client)
-                    })
-                })
-                .collect();
-            barrier.wait();
-            let begin = Instant::now();
-            let results: Result<Vec<_>> = threads.into_iter().map(joined).collect();
-            (begin, results)
-        });
+        let (begin, results) = at_once(&mut clients, |number, client| self.write(number, client))?;
         let written = begin.elapsed();
-        let (markers, cpu): (Vec<_>, Vec<Duration>) = results?.into_iter().unzip();
+        let (markers, cpu): (Vec<_>, Vec<Duration>) = results.into_iter().unzip();
         let converged = if self.replicates && self.servers.len() > 1 {
             let vector = self.vector(&mut watchers, &markers)?;
             watchers.iter_mut().try_for_each(|watcher| wait_equal(watcher, &markers, &vector, begin))?;
@@ -134,8 +116,4 @@ fn wait_equal(watcher: &mut Client, markers: &[Marker], vector: &[String], begin
         }
     }
     Ok(())
-}
-
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| bail!("a client panicked"))
 }
