@@ -3,6 +3,7 @@
 mod arrival;
 mod benchmark;
 mod ber;
+mod catchup;
 mod client;
 mod cpu;
 mod figures;
@@ -17,6 +18,7 @@ mod servers;
 
 use anyhow::Result;
 
+pub(crate) use catchup::CatchupArguments;
 pub(crate) use live::LiveArguments;
 pub(crate) use load::LoadArguments;
 
@@ -27,6 +29,8 @@ pub(crate) enum Bench {
     Live(LiveArguments),
     /// How long an empty server needs to hold what another one holds
     Load(LoadArguments),
+    /// How long a server that was down needs to hold what was written meanwhile
+    Catchup(CatchupArguments),
 }
 
 /// Measures and prints.
@@ -37,6 +41,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         }
         Bench::Load(arguments) => {
             benchmark::run(load::InitialLoad::new(arguments)?, arguments.common.json.as_deref())
+        }
+        Bench::Catchup(arguments) => {
+            benchmark::run(catchup::Catchup::new(arguments)?, arguments.common.json.as_deref())
         }
     }
 }

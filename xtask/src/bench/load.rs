@@ -87,7 +87,7 @@ maps. CPU: seconds of processor time.";
         let Place { storage, entries, kind } = *place;
         let dir = self.common.dir(storage);
         let mut group = servers::prepare(kind, 2, Topology::Star, means.module, dir)?;
-        preload::load(&group.servers[..1], &*means.contents.ldif(entries)?)?;
+        preload::load(&group.servers[..1], &means.contents.ldif(entries)?)?;
         preload::flush(dir)?;
         group.servers[0].start()?;
         if kind.uses_xmpp() {

@@ -23,15 +23,16 @@ impl Sampler {
         let (stop, stopped) = channel::<()>();
         let thread = thread::spawn(move || {
             let mut peaks = vec![0; pids.len()];
-            loop {
+            let mut go_on = true;
+            while go_on {
+                go_on = stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout);
+                // Also once more at the end, or what lasted less than a period would not be seen at all.
                 for (peak, pid) in peaks.iter_mut().zip(&pids) {
                     // One that has ended is the other thread's trouble.
                     *peak = anonymous_kib(*pid).unwrap_or_default().max(*peak);
                 }
-                if stopped.recv_timeout(PERIOD) != Err(RecvTimeoutError::Timeout) {
-                    return peaks;
-                }
             }
+            peaks
         });
         Self { stop, thread }
     }

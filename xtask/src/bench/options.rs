@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 
+/// Neighbours in the order of writing are none in the database. A prime, so that every entry has its turn.
+pub(super) const STRIDE: usize = 7919;
+
 /// Arguments of every benchmark.
 #[derive(clap::Args)]
 pub(crate) struct CommonArguments {

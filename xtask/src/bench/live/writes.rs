@@ -8,13 +8,12 @@ use xmppsync_lab::{SUFFIX, Slapd, ldif};
 
 use crate::bench::client::{Client, at_once};
 use crate::bench::cpu;
+use crate::bench::options::STRIDE;
 
 /// Servers that are not equal by then will not be.
 const CONVERGED_DEADLINE: Duration = Duration::from_secs(300);
 /// How often a receiver is asked when the clients are done. Short beside a run, and no load.
 const POLL_PAUSE: Duration = Duration::from_millis(2);
-/// Neighbours in the order of writing are none in the database. A prime, so that every entry has its turn.
-pub(super) const STRIDE: usize = 7919;
 
 /// What shall be written.
 pub(super) struct Load<'a> {
