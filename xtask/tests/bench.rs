@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use anyhow::Context;
 use serde_json::Value;
 
 #[test]
@@ -43,7 +44,8 @@ fn the_benchmark_writes_to_all_servers_at_once() {
 
 #[test]
 fn an_empty_server_gets_everything_from_another_one() {
-    let (succeeded, said, cells) = measured(&["load", "--quick", "--only", "syncrepl,delta-syncrepl"]);
+    let (succeeded, said, cells) =
+        measured(&["load", "--quick", "--only", "syncrepl,delta-syncrepl"]).unwrap();
     assert!(succeeded, "{said}");
     assert_eq!(cells.len(), 2, "{said}");
     for cell in cells {
@@ -58,7 +60,7 @@ fn an_empty_server_gets_everything_from_another_one() {
 #[test]
 fn a_server_that_lacks_something_at_the_deadline_fails_the_command() {
     let arguments = ["load", "--quick", "--only", "syncrepl", "--entries", "3000", "--deadline", "0"];
-    let (succeeded, said, cells) = measured(&arguments);
+    let (succeeded, said, cells) = measured(&arguments).unwrap();
     assert!(!succeeded, "{said}");
     assert_eq!(cells[0]["equal"], "not-whole", "{said}");
     assert!(said.contains("| **not whole** |"), "{said}");
@@ -66,7 +68,7 @@ fn a_server_that_lacks_something_at_the_deadline_fails_the_command() {
 
 #[test]
 fn a_server_that_was_down_gets_what_it_missed() {
-    let (succeeded, said, cells) = measured(&["catchup", "--quick", "--adds", "20"]);
+    let (succeeded, said, cells) = measured(&["catchup", "--quick", "--adds", "20"]).unwrap();
     assert!(succeeded, "{said}");
     let kinds: Vec<&str> = cells.iter().map(|cell| cell["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["xmppsync", "syncrepl", "delta-syncrepl"]);
@@ -78,13 +80,14 @@ fn a_server_that_was_down_gets_what_it_missed() {
 }
 
 /// Runs a benchmark: whether it succeeded, all that it printed, the rows as JSON.
-fn measured(arguments: &[&str]) -> (bool, String, Vec<Value>) {
-    let dir = tempfile::tempdir().unwrap();
+fn measured(arguments: &[&str]) -> anyhow::Result<(bool, String, Vec<Value>)> {
+    let dir = tempfile::tempdir()?;
     let file = dir.path().join("bench.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    let output = command.arg("bench").args(arguments).arg("--json").arg(&file).output().unwrap();
+    let output = command.arg("bench").args(arguments).arg("--json").arg(&file).output()?;
     let printed = [output.stdout, output.stderr].concat();
-    let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    let cells = report["cells"].as_array().unwrap().clone();
-    (output.status.success(), String::from_utf8_lossy(&printed).into_owned(), cells)
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    let report: Value = serde_json::from_slice(&std::fs::read(&file).context(printed.clone())?)?;
+    let cells = report["cells"].as_array().context("no rows")?.clone();
+    Ok((output.status.success(), printed, cells))
 }
