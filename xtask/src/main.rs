@@ -42,7 +42,7 @@ enum Command {
     /// Measure, beside slapd's own replication; close other programs first
     Bench {
         #[command(subcommand)]
-        what: bench::Bench,
+        what: Box<bench::Bench>,
     },
     /// Set up, build the overlay, run every test; arguments go to `cargo test`
     Test {

@@ -12,9 +12,12 @@ pub(crate) fn modules(delta: bool) -> Vec<String> {
 }
 
 /// The log of changes; one for all databases of a server would mix them, so there is one per server with
-/// one database.
-pub(crate) fn log_database() -> Database {
+/// one database. It is read by the rootdn of that database.
+pub(crate) fn log_database(reader: &str) -> Database {
     let mut log = Database::new(LOG_SUFFIX);
+    // Or a server that was down would get 500 changes, an error, and the next 500 after its retry pause: here
+    // the reader is not the rootdn, for whom there are no limits.
+    log.lines.push(format!("limits dn.exact=\"{reader}\" time=unlimited size=unlimited"));
     log.indexed = ["objectClass", "entryCSN", "entryUUID", "reqEnd", "reqResult", "reqStart", "reqDN"]
         .map(str::to_owned)
         .to_vec();
@@ -60,7 +63,6 @@ pub(crate) fn lines<'a>(
             ["overlay accesslog", &format!("logdb {LOG_SUFFIX}"), "logops writes", "logsuccess TRUE"]
                 .map(str::to_owned),
         );
-        lines.push(format!("limits dn.exact=\"{rootdn}\" time=unlimited size=unlimited"));
     }
     lines
 }

@@ -244,9 +244,10 @@ impl Group {
             databases.push(database);
         }
         if delta && (options.topology == Topology::Mesh || number == 0) {
-            let mut log = baseline::log_database();
+            let reader = databases.first().map(|database| database.rootdn.as_str()).unwrap_or_default();
+            let mut log = baseline::log_database(reader);
             log.maxsize = options.maxsize;
-            log.lines = options.database_lines.clone();
+            log.lines.extend(options.database_lines.iter().cloned());
             // Not the first: that is the one that clients ask for. accesslog finds it all the same.
             databases.push(log);
         }

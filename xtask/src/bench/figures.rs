@@ -29,6 +29,24 @@ pub(super) enum Figure {
     EjabberdCpuSPer1000,
     /// The same: all clients together.
     ClientsCpuSPer1000,
+    /// From the start of a server's process until it holds all that another one holds.
+    WholeS,
+    /// The same from its first answer to a client.
+    WholeAfterAnswerS,
+    /// Entries, over the time from the start of the process.
+    EntriesPerS,
+    /// Changes, over the time from the start of the process.
+    ChangesPerS,
+    /// The most anonymous memory meanwhile: the server that had everything.
+    SourceMemoryMib,
+    /// The same: the server that got it.
+    TargetMemoryMib,
+    /// Processor time meanwhile: the server that had everything.
+    SourceCpuS,
+    /// The same: the server that got it.
+    TargetCpuS,
+    /// The same: the XMPP server.
+    EjabberdCpuS,
 }
 
 /// The figures of one run. What does not apply is not there.

@@ -1,141 +1,136 @@
-//! Many clients write as fast as they can; how long until they are done, and until all servers are equal.
+//! `cargo xtask bench load`: an empty server gets a whole database from another one.
 
-use std::sync::Barrier;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
-use xmppsync_lab::{SUFFIX, Slapd, ldif};
+use serde::Serialize;
+use xmppsync_lab::Topology;
 
-use super::client::Client;
-use super::cpu;
+use super::arrival::{self, Watched};
+use super::benchmark::{Benchmark, Means, Run};
+use super::figures::Figure;
+use super::options::{Common, CommonArguments, Kind, REPLICATING, Storage, or_default};
+use super::report::Measured;
+use super::{preload, servers};
 
-/// Servers that are not equal by then will not be.
-const CONVERGED_DEADLINE: Duration = Duration::from_secs(300);
-/// How often a receiver is asked when the clients are done. Short beside a run, and no load.
-const POLL_PAUSE: Duration = Duration::from_millis(2);
-/// Neighbours in the order of writing are none in the database. A prime, so that every entry has its turn.
-pub(super) const STRIDE: usize = 7919;
-
-/// What shall be written.
-pub(super) struct Load<'a> {
-    /// The servers, those that are written to first.
-    pub(super) servers: &'a [Slapd],
-    /// How many are written to.
-    pub(super) writers: usize,
-    /// Whether what is written on one arrives on the others.
-    pub(super) replicates: bool,
-    /// How many people there are to change.
-    pub(super) entries: usize,
-    /// How many clients write.
-    pub(super) clients: usize,
-    /// How many changes they write together.
-    pub(super) writes: usize,
-    /// Stands in the values.
-    pub(super) name: &'a str,
+/// Arguments of `cargo xtask bench load`.
+#[derive(clap::Args)]
+pub(crate) struct LoadArguments {
+    #[command(flatten)]
+    pub(super) common: CommonArguments,
+    /// People in the directory; departments and groups come on top [default: 20000,100000]
+    #[arg(long, value_delimiter = ',')]
+    entries: Vec<usize>,
+    /// A server that is not whole so many seconds after its start counts as one that will not be
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    deadline: u64,
 }
 
-/// How long it took.
-pub(super) struct Outcome {
-    /// Until the last client had its last answer.
-    pub(super) written: Duration,
-    /// Until all servers held everything.
-    pub(super) converged: Option<Duration>,
-    /// Processor time of all clients.
-    pub(super) clients_cpu: Duration,
+/// How everything is measured.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct InitialLoad {
+    #[serde(flatten)]
+    common: Common,
+    entries: Vec<usize>,
+    deadline_s: u64,
 }
 
-/// The last change of a client, by which one sees that all of its changes are there.
-struct Marker {
-    dn: String,
-    title: String,
+/// One line of the table.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Place {
+    storage: Storage,
+    entries: usize,
+    kind: Kind,
 }
 
-impl Load<'_> {
-    /// Writes and waits.
-    pub(super) fn run(&self) -> Result<Outcome> {
-        let connect = |number: usize| Client::connect(&self.servers[number % self.writers]);
-        let mut clients = (0..self.clients).map(connect).collect::<Result<Vec<_>>>()?;
-        let mut watchers = self.servers.iter().map(Client::connect).collect::<Result<Vec<_>>>()?;
-        let barrier = Barrier::new(clients.len() + 1);
-        let (begin, results) = thread::scope(|scope| {
-            let threads: Vec<_> = clients
-                .iter_mut()
-                .enumerate()
-                .map(|(number, client)| {
-                    let barrier = &barrier;
-                    scope.spawn(move || {
-                        barrier.wait();
-                        self.write(number, client)
-                    })
-                })
-                .collect();
-            barrier.wait();
-            let begin = Instant::now();
-            let results: Result<Vec<_>> = threads.into_iter().map(joined).collect();
-            (begin, results)
-        });
-        let written = begin.elapsed();
-        let (markers, cpu): (Vec<_>, Vec<Duration>) = results?.into_iter().unzip();
-        let converged = if self.replicates && self.servers.len() > 1 {
-            let vector = self.vector(&mut watchers, &markers)?;
-            watchers.iter_mut().try_for_each(|watcher| wait_equal(watcher, &markers, &vector, begin))?;
-            Some(begin.elapsed())
-        } else {
-            None
-        };
-        Ok(Outcome { written, converged, clients_cpu: cpu.iter().sum() })
-    }
-
-    /// One client's part; its last change and the processor time it took.
-    fn write(&self, number: usize, client: &mut Client) -> Result<(Marker, Duration)> {
-        let cpu = cpu::of_this_thread();
-        let writes = self.writes / self.clients + usize::from(number < self.writes % self.clients);
-        let mut last = Marker { dn: String::new(), title: String::new() };
-        for write in 0..writes {
-            // No two clients write to the same entry.
-            let own_entries = self.entries / self.clients;
-            let person = number + self.clients * (write * STRIDE % own_entries);
-            let (dn, title) = (ldif::person_dn(SUFFIX, person), format!("{} {number} {write}", self.name));
-            let telephone = format!("+49 30 {number}{write:07}");
-            client.replace(&dn, &[("title", &title), ("telephoneNumber", &telephone)])?;
-            last = Marker { dn, title };
+impl InitialLoad {
+    /// Fills in what was not given.
+    pub(super) fn new(arguments: &LoadArguments) -> Result<Self> {
+        let common = Common::new(&arguments.common, &REPLICATING)?;
+        common.check_replicates()?;
+        let usual: &[usize] = if common.quick { &[200] } else { &[20_000, 100_000] };
+        let entries = or_default(&arguments.entries, usual);
+        if entries.contains(&0) {
+            bail!("--entries must be at least 1");
         }
-        Ok((last, cpu::of_this_thread().saturating_sub(cpu)))
-    }
-
-    /// What contextCSN must say of each server that was written to: the last of all changes there is the
-    /// last one of some client. Not asked of the server, whose contextCSN may be behind what it answered for.
-    fn vector(&self, watchers: &mut [Client], markers: &[Marker]) -> Result<Vec<String>> {
-        let mut vector: Vec<Option<String>> = vec![None; self.writers];
-        for (number, marker) in markers.iter().enumerate() {
-            let server = number % self.writers;
-            let entry_csns = watchers[server].values(&marker.dn, "entryCSN")?;
-            vector[server] = vector[server].take().max(entry_csns.into_iter().max());
-        }
-        Ok(vector.into_iter().flatten().collect())
+        Ok(Self { common, entries, deadline_s: arguments.deadline })
     }
 }
 
-/// Waits until a server shows the last change of each client and a contextCSN that says it has all.
-fn wait_equal(watcher: &mut Client, markers: &[Marker], vector: &[String], begin: Instant) -> Result<()> {
-    let wanted_markers = markers.iter().map(|marker| (marker.dn.as_str(), "title", &marker.title));
-    let wanted = wanted_markers.chain(vector.iter().map(|csn| (SUFFIX, "contextCSN", csn)));
-    for (dn, attribute, value) in wanted {
-        loop {
-            let seen = watcher.values(dn, attribute)?;
-            if seen.contains(value) {
-                break;
+impl Benchmark for InitialLoad {
+    type Place = Place;
+    const HEAD: &'static str = "\
+| storage | people | replication | s until whole | entries /s | peak MiB source | target | CPU source | target | ejabberd | equal |
+| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |
+";
+    const NOTE: &'static str = "\
+Source: the server that has everything; target: the one that is started empty. All from the start of the target's process until it holds all \
+entries and the source's contextCSN. Entries are more than people: departments and groups too. MiB: anonymous memory, without the databases' \
+maps. CPU: seconds of processor time.";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let mut places = Vec::new();
+        for &storage in &self.common.storages {
+            for &entries in &self.entries {
+                places.extend(self.common.kinds.iter().map(|&kind| Place { storage, entries, kind }));
             }
-            if begin.elapsed() > CONVERGED_DEADLINE {
-                bail!("{watcher} still has {attribute} {seen:?} instead of {value:?} in {dn}");
-            }
-            thread::sleep(POLL_PAUSE);
         }
+        places
     }
-    Ok(())
+
+    fn measure(&self, place: &Place, means: &Means) -> Result<Run> {
+        let Place { storage, entries, kind } = *place;
+        let dir = self.common.dir(storage);
+        let mut group = servers::prepare(kind, 2, Topology::Star, means.module, dir)?;
+        preload::load(&group.servers[..1], &means.contents.ldif(entries)?)?;
+        preload::flush(dir)?;
+        group.servers[0].start()?;
+        if kind.uses_xmpp() {
+            servers::wait_joined(&group, 1)?;
+        }
+        let wanted = Watched::connect(&group.servers[0])?.holding()?;
+        let deadline = Duration::from_secs(self.deadline_s);
+        let mut arrival = arrival::measure(&mut group, kind, &wanted, deadline)?;
+        if let Some(whole) = arrival.whole {
+            arrival.figures.insert(Figure::EntriesPerS, wanted.entries as f64 / whole.as_secs_f64());
+        }
+        Ok(Run { figures: arrival.figures, difference: arrival.difference })
+    }
+
+    fn sentence(&self) -> String {
+        let Self { deadline_s, common, .. } = self;
+        format!(
+            "An empty server beside a full one; whole within {deadline_s} s or not; {}.",
+            common.runs_text()
+        )
+    }
+
+    fn columns(cell: &Measured<Place>) -> Vec<String> {
+        let Place { storage, entries, kind } = &cell.place;
+        vec![
+            storage.to_string(),
+            entries.to_string(),
+            kind.to_string(),
+            cell.figure(Figure::WholeS, 2),
+            cell.figure(Figure::EntriesPerS, 0),
+            cell.figure(Figure::SourceMemoryMib, 0),
+            cell.figure(Figure::TargetMemoryMib, 0),
+            cell.figure(Figure::SourceCpuS, 2),
+            cell.figure(Figure::TargetCpuS, 2),
+            cell.figure(Figure::EjabberdCpuS, 2),
+            cell.equal.to_string(),
+        ]
+    }
 }
 
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| bail!("a client panicked"))
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { storage, entries, kind } = self;
+        write!(formatter, "{storage}, {entries} people, {kind}")
+    }
 }

@@ -1,12 +1,13 @@
 //! What it was measured on.
 
+use std::fmt;
 use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
 use serde::Serialize;
 
-use super::options::{Parameters, Storage};
+use super::options::{Common, Storage};
 use crate::process;
 
 /// The machine, as far as figures depend on it.
@@ -25,7 +26,7 @@ pub(super) struct Machine {
 }
 
 /// Describes this machine at this moment.
-pub(super) fn describe(parameters: &Parameters) -> Result<Machine> {
+pub(super) fn describe(common: &Common) -> Result<Machine> {
     let line_of = |file: &str, name: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name));
@@ -37,7 +38,7 @@ pub(super) fn describe(parameters: &Parameters) -> Result<Machine> {
     };
     let memory_kib = line_of("/proc/meminfo", "MemTotal").unwrap_or_default();
     let memory_kib: f64 = memory_kib.trim_end_matches(" kB").parse().unwrap_or_default();
-    let disk = parameters.dir(Storage::Disk);
+    let disk = common.dir(Storage::Disk);
     let disk = process::output(Command::new("df").args(["--output=source,fstype"]).arg(disk))?;
     let disk = disk.lines().last().unwrap_or_default();
     Ok(Machine {
@@ -51,6 +52,17 @@ pub(super) fn describe(parameters: &Parameters) -> Result<Machine> {
         disk: disk.split_whitespace().collect::<Vec<_>>().join(" "),
         load_average: first_word("/proc/loadavg"),
     })
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { date, cores, processor, memory_gib, kernel, slapd, ejabberd, disk, load_average } = self;
+        write!(
+            formatter,
+            "{date}: {cores} cores ({processor}), {memory_gib} GiB, Linux {kernel}, disk {disk}, slapd {slapd}, \
+             ejabberd {ejabberd}; load average before: {load_average}."
+        )
+    }
 }
 
 fn version(package: &str) -> String {

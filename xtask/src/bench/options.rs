@@ -1,42 +1,24 @@
-//! What is measured, and with which parameters.
+//! What all benchmarks are asked: kinds of replication, where databases lie, how often.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// Arguments of `cargo xtask bench live`. What stands as an `Option` has another value with `--quick`.
+/// Neighbours in the order of writing are none in the database. A prime, so that every entry has its turn.
+pub(super) const STRIDE: usize = 7919;
+
+/// Arguments of every benchmark.
 #[derive(clap::Args)]
-pub(crate) struct LiveArguments {
-    /// Which kinds of replication; the default is none, xmppsync, syncrepl and delta-syncrepl
+pub(crate) struct CommonArguments {
+    /// Which kinds of replication [default: all that the command can compare, but xmppsync-pubsub]
     #[arg(long, value_delimiter = ',', value_enum)]
     only: Vec<Kind>,
-    /// How many servers receive; 0 is the writer alone [default: 0,1,4]
-    #[arg(long, value_delimiter = ',')]
-    peers: Vec<usize>,
     /// Where the databases lie [default: tmpfs,disk]
     #[arg(long, value_delimiter = ',', value_enum)]
     storage: Vec<Storage>,
-    /// Which servers the clients write to
-    #[arg(long, value_enum, default_value = "one")]
-    writers: Writers,
-    /// slapd's own replication from each server to each, and not only from the one that is written to
-    #[arg(long)]
-    mesh: bool,
-    /// People in the directory; departments and groups come on top [default: 20000]
-    #[arg(long)]
-    entries: Option<usize>,
-    /// Changes under load [default: 20000]
-    #[arg(long)]
-    writes: Option<usize>,
-    /// Clients that write at the same time, each one change after the other
-    #[arg(long, default_value_t = 4)]
-    clients: usize,
-    /// Changes written one at a time, to measure latency [default: 1000]
-    #[arg(long)]
-    samples: Option<usize>,
     /// Runs of everything; the median is shown
     #[arg(long, default_value_t = 1)]
     runs: usize,
@@ -80,124 +62,80 @@ pub(super) enum Storage {
     Disk,
 }
 
-/// Which servers are written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Writers {
-    /// One; the others only receive.
-    One,
-    /// All at once.
-    All,
-}
+/// All kinds that keep servers equal and are compared unless others are asked for.
+pub(super) const REPLICATING: [Kind; 3] = [Kind::Xmppsync, Kind::Syncrepl, Kind::DeltaSyncrepl];
 
-/// One line of the table: what is measured side by side.
+/// [`CommonArguments`], with what was not given filled in.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Place {
-    pub(super) storage: Storage,
-    pub(super) peers: usize,
-    pub(super) kind: Kind,
-}
-
-/// How everything is measured.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Parameters {
+pub(super) struct Common {
     pub(super) kinds: Vec<Kind>,
-    pub(super) peers: Vec<usize>,
     pub(super) storages: Vec<Storage>,
-    pub(super) writers: Writers,
-    pub(super) mesh: bool,
-    pub(super) entries: usize,
-    pub(super) writes: usize,
-    pub(super) clients: usize,
-    pub(super) samples: usize,
     pub(super) runs: usize,
+    #[serde(skip)]
+    pub(super) quick: bool,
     #[serde(skip)]
     tmpfs_dir: PathBuf,
     #[serde(skip)]
     disk_dir: PathBuf,
 }
 
-impl Parameters {
-    /// Fills in what was not given.
-    pub(super) fn new(arguments: &LiveArguments) -> Result<Self> {
-        let quick = arguments.quick;
-        let size = |given: Option<usize>, usual, small| given.unwrap_or(if quick { small } else { usual });
-        let all_kinds = [Kind::None, Kind::Xmppsync, Kind::Syncrepl, Kind::DeltaSyncrepl];
-        let parameters = Self {
-            kinds: or_default(&arguments.only, &all_kinds),
-            peers: or_default(&arguments.peers, if quick { &[1] } else { &[0, 1, 4] }),
-            storages: or_default(
-                &arguments.storage,
-                if quick { &[Storage::Tmpfs] } else { &[Storage::Tmpfs, Storage::Disk] },
-            ),
-            writers: arguments.writers,
-            mesh: arguments.mesh || arguments.writers == Writers::All,
-            entries: size(arguments.entries, 20_000, 200),
-            writes: size(arguments.writes, 20_000, 400),
-            clients: arguments.clients,
-            samples: size(arguments.samples, 1_000, 20),
+impl Common {
+    /// Fills in what was not given, of the kinds with these.
+    pub(super) fn new(arguments: &CommonArguments, kinds: &[Kind]) -> Result<Self> {
+        if arguments.runs == 0 {
+            bail!("--runs must be at least 1");
+        }
+        let storages: &[Storage] =
+            if arguments.quick { &[Storage::Tmpfs] } else { &[Storage::Tmpfs, Storage::Disk] };
+        Ok(Self {
+            kinds: or_default(&arguments.only, kinds),
+            storages: or_default(&arguments.storage, storages),
             runs: arguments.runs,
+            quick: arguments.quick,
             tmpfs_dir: arguments.tmpfs_dir.clone(),
             disk_dir: arguments.disk_dir.clone(),
-        };
-        parameters.check()?;
-        Ok(parameters)
+        })
     }
 
-    fn check(&self) -> Result<()> {
-        let clients = self.peers.iter().map(|peers| self.clients_for(*peers)).max().unwrap_or_default();
-        if self.clients == 0 || self.runs == 0 {
-            bail!("--clients and --runs must be at least 1");
-        }
-        if self.entries < clients || self.writes < clients {
-            bail!("--entries and --writes must be at least the number of clients, {clients}");
+    /// Refuses servers that know nothing of each other.
+    pub(super) fn check_replicates(&self) -> Result<()> {
+        if self.kinds.contains(&Kind::None) {
+            bail!("--only none: servers that do not replicate never get anything from each other");
         }
         Ok(())
     }
 
-    /// Everything to be measured, what is compared standing side by side.
-    pub(super) fn places(&self) -> Vec<Place> {
-        let mut places = Vec::new();
-        for &storage in &self.storages {
-            // Servers that do not replicate are of no effect on the one that is written to.
-            if self.writers == Writers::One && self.kinds.contains(&Kind::None) {
-                places.push(Place { storage, peers: 0, kind: Kind::None });
-            }
-            for &peers in &self.peers {
-                let kinds = self.kinds.iter().copied();
-                let kinds = kinds.filter(|kind| *kind != Kind::None || self.writers == Writers::All);
-                places.extend(kinds.map(|kind| Place { storage, peers, kind }));
-            }
-        }
-        places
-    }
-
-    /// How many clients write: at least one for every server that is written to.
-    pub(super) fn clients_for(&self, peers: usize) -> usize {
-        match self.writers {
-            Writers::One => self.clients,
-            Writers::All => self.clients.max(peers + 1),
-        }
+    /// What was given, or the usual size, or the small one of `--quick`.
+    pub(super) fn size(&self, given: Option<usize>, usual: usize, small: usize) -> usize {
+        given.unwrap_or(if self.quick { small } else { usual })
     }
 
     /// Where the databases of a storage lie.
-    pub(super) fn dir(&self, storage: Storage) -> &PathBuf {
+    pub(super) fn dir(&self, storage: Storage) -> &Path {
         match storage {
             Storage::Tmpfs => &self.tmpfs_dir,
             Storage::Disk => &self.disk_dir,
         }
     }
-}
 
-fn or_default<T: Copy>(given: &[T], default: &[T]) -> Vec<T> {
-    if given.is_empty() { default.to_vec() } else { given.to_vec() }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { storage, peers, kind } = self;
-        write!(formatter, "{storage}, {peers} peers, {kind}")
+    /// The end of the sentence about the parameters.
+    pub(super) fn runs_text(&self) -> String {
+        if self.runs == 1 { "one run".to_owned() } else { format!("median of {} runs", self.runs) }
     }
+}
+
+impl Kind {
+    pub(super) fn replicates(self) -> bool {
+        self != Self::None
+    }
+
+    pub(super) fn uses_xmpp(self) -> bool {
+        matches!(self, Self::Xmppsync | Self::XmppsyncPubsub)
+    }
+}
+
+pub(super) fn or_default<T: Copy>(given: &[T], default: &[T]) -> Vec<T> {
+    if given.is_empty() { default.to_vec() } else { given.to_vec() }
 }
 
 impl fmt::Display for Kind {

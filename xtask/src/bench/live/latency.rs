@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use xmppsync_lab::{SUFFIX, Slapd, ldif};
 
-use super::client::Client;
-use super::load::STRIDE;
+use crate::bench::client::Client;
+use crate::bench::options::STRIDE;
 
 /// A change that is not there by then is lost.
 const VISIBLE_DEADLINE: Duration = Duration::from_secs(30);

@@ -1,24 +1,21 @@
 //! One line of the table: servers are started with equal content, measured, and compared at the end.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use xmppsync_lab::{
-    ContextCsn, Group, GroupOptions, Live, Replication, SUFFIX, SlapdOptions, Topology, assert_equal_with,
-    wait_until,
-};
+use xmppsync_lab::{ContextCsn, Group, SUFFIX, Topology, assert_equal_with};
 
-use super::figures::{Figure, Figures, add_quantiles};
-use super::load::Load;
-use super::options::{Kind, Parameters, Place, Writers};
-use super::{cpu, latency, preload};
-use crate::process;
+use super::latency;
+use super::options::{Parameters, Place, Writers};
+use super::writes::Load;
+use crate::bench::benchmark::{Difference, Run};
+use crate::bench::figures::{Figure, Figures, add_quantiles};
+use crate::bench::servers::CpuTimes;
+use crate::bench::{preload, servers};
 
 /// Changes before anything is measured: by then all connections stand, and caches are warm.
 const WARM_UP_WRITES: usize = 500;
-const JOIN_DEADLINE: Duration = Duration::from_secs(60);
 /// They have converged already; this is for one that has not and only seems so.
 const EQUAL_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -28,21 +25,8 @@ pub(super) struct Cell<'a> {
     pub(super) place: &'a Place,
     /// The overlay.
     pub(super) module: &'a Path,
-    /// What [`preload::ldif`] made.
+    /// What [`preload::Contents::ldif`] made.
     pub(super) ldif: &'a str,
-}
-
-/// What was measured.
-pub(super) struct Run {
-    pub(super) figures: Figures,
-    /// Why the servers are not equal at the end, if they are not.
-    pub(super) difference: Option<String>,
-}
-
-/// Processor time of all servers at a moment.
-struct CpuTimes {
-    slapds: Vec<Duration>,
-    ejabberd: Duration,
 }
 
 impl Cell<'_> {
@@ -60,7 +44,8 @@ impl Cell<'_> {
         } else {
             Ok(())
         };
-        Ok(Run { figures, difference: compared.err().map(|difference| difference.to_string()) })
+        let difference = compared.err().map(|difference| Difference::NotEqual(difference.to_string()));
+        Ok(Run { figures, difference })
     }
 
     fn measure_latency(&self, group: &Group, figures: &mut Figures) -> Result<()> {
@@ -87,7 +72,7 @@ impl Cell<'_> {
         if self.replicates() {
             figures.extend(mean(receivers).map(|time| (Figure::ReceiverCpuSPer1000, per_1000(time))));
         }
-        if self.uses_xmpp() {
+        if self.place.kind.uses_xmpp() {
             let ejabberd = after.ejabberd.saturating_sub(before.ejabberd);
             figures.insert(Figure::EjabberdCpuSPer1000, per_1000(ejabberd));
         }
@@ -110,64 +95,22 @@ impl Cell<'_> {
 
     /// Servers with equal content, running and connected to each other.
     fn start(&self) -> Result<Group> {
-        let (replication, live) = match self.place.kind {
-            Kind::None => (Replication::None, Live::Muc),
-            Kind::Xmppsync => (Replication::Xmpp, Live::Muc),
-            Kind::XmppsyncPubsub => (Replication::Xmpp, Live::Pubsub),
-            Kind::Syncrepl => (Replication::Syncrepl, Live::Muc),
-            Kind::DeltaSyncrepl => (Replication::DeltaSyncrepl, Live::Muc),
-        };
-        let dir = self.parameters.dir(self.place.storage);
-        let mut group = Group::prepare(GroupOptions {
-            servers: self.place.peers + 1,
-            replication,
-            live,
-            topology: if self.parameters.mesh { Topology::Mesh } else { Topology::Star },
-            module: Some(self.module.to_owned()),
-            base_dir: Some(dir.clone()),
-            slapd: SlapdOptions { debug_level: "0".to_owned(), ..SlapdOptions::default() },
-            ..GroupOptions::default()
-        })?;
-        group.servers.iter().try_for_each(|server| preload::load(server, self.ldif))?;
-        // Or the disk would be busy with the content while changes are measured.
-        process::output(Command::new("sync").arg("--file-system").arg(dir))?;
+        let Place { storage, peers, kind } = *self.place;
+        let topology = if self.parameters.mesh { Topology::Mesh } else { Topology::Star };
+        let dir = self.parameters.common.dir(storage);
+        let mut group = servers::prepare(kind, peers + 1, topology, self.module, dir)?;
+        preload::load(&group.servers, self.ldif)?;
+        preload::flush(dir)?;
         group.start()?;
-        if self.uses_xmpp() {
-            wait_joined(&group)?;
+        if kind.uses_xmpp() {
+            servers::wait_joined(&group, peers + 1)?;
         }
         Ok(group)
     }
 
     fn replicates(&self) -> bool {
-        self.place.kind != Kind::None
+        self.place.kind.replicates()
     }
-
-    fn uses_xmpp(&self) -> bool {
-        matches!(self.place.kind, Kind::Xmppsync | Kind::XmppsyncPubsub)
-    }
-}
-
-impl CpuTimes {
-    fn now(group: &Group) -> Result<Self> {
-        let pids = group.servers.iter().map(|server| server.pid().context("a slapd has ended"));
-        let slapds = pids.map(|pid| cpu::of_process(pid?)).collect::<Result<_>>()?;
-        let ejabberd = cpu::of_process(group.ejabberd.pid().context("ejabberd has ended")?)?;
-        Ok(Self { slapds, ejabberd })
-    }
-}
-
-/// Waits until all servers are in the room.
-fn wait_joined(group: &Group) -> Result<()> {
-    // A suffix of these characters is the room's name as it is.
-    let service = format!("conference.{}", group.ejabberd.domain());
-    let arguments = format!(r#"{{"name":"{SUFFIX}","service":"{service}"}}"#);
-    wait_until("all servers are in the room", JOIN_DEADLINE, || {
-        let answer = group.ejabberd.api("get_room_occupants_number", &arguments);
-        let answer = answer.map_err(|error| error.to_string())?;
-        let digits: String = answer.chars().filter(char::is_ascii_digit).collect();
-        if digits.parse() == Ok(group.servers.len()) { Ok(()) } else { Err(answer) }
-    })?;
-    Ok(())
 }
 
 fn mean(times: &[Duration]) -> Option<Duration> {
