@@ -150,7 +150,8 @@ void xs_start_later(xs_db *db)
 {
 	xs_db_hold(db);
 	ldap_pvt_thread_mutex_lock(&slapd_rq.rq_mutex);
-	db->start_task = ldap_pvt_runqueue_insert(&slapd_rq, 0, start_task, db, "xmppsync", db->be->be_suffix[0].bv_val);
+	/* The first time is now. With an interval of 0 it would be due without end, and the listener would spin. */
+	db->start_task = ldap_pvt_runqueue_insert(&slapd_rq, 3600, start_task, db, "xmppsync", db->be->be_suffix[0].bv_val);
 	ldap_pvt_thread_mutex_unlock(&slapd_rq.rq_mutex);
 	slap_wake_listener();
 }

@@ -294,10 +294,11 @@ impl Running<'_> {
             }
             Event::Card { jid, payload, .. } => {
                 let node = self.incoming.handle_card(jid, &payload, &self.driver.shared, config, now);
-                if let Some((peer, node)) = node
-                    && let Err(problem) = self.group.subscribe(peer, node)
-                {
-                    debug!("subscription is not asked for: {problem}");
+                if let Some((peer, node)) = node {
+                    self.outgoing.handle_joined();
+                    if let Err(problem) = self.group.subscribe(peer, node) {
+                        debug!("subscription is not asked for: {problem}");
+                    }
                 }
             }
             Event::Stored { from, payload, .. } => self.incoming.handle_stored(&from, &payload, now),

@@ -347,6 +347,15 @@ impl Outgoing {
         }
     }
 
+    /// Somebody came who has seen the card as it was shown last.
+    pub(crate) fn handle_joined(&mut self) {
+        if let Some((_, at)) = &mut self.shown
+            && let Some(earlier) = at.checked_sub(limits::CARD_INTERVAL)
+        {
+            *at = earlier;
+        }
+    }
+
     /// Shows a new card if it differs and the last one is old enough. Returns when that will be.
     pub(crate) fn refresh_card(
         &mut self,
