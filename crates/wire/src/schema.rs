@@ -5,11 +5,11 @@
 //! Every policy is spelled out: the default of `xso` depends on a feature that any crate of the
 //! build can switch on.
 
+use crate::Session;
 use crate::{NAMESPACE, text};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::str::FromStr;
-use crate::Session;
 use xmppsync_replica::{BootId, Csn, EntryUuid, ServerId};
 use xso::{AsXml, FromXml, TextCodec, error::Error};
 
