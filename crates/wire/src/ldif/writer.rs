@@ -20,18 +20,20 @@ pub struct LdifWriter<W> {
 }
 
 impl<W: Write> LdifWriter<W> {
-    /// Writes the header: the version, and a comment line for each of `comments`.
+    /// Writes the header: a comment line for each of `comments`. There is no version line, as slapcat
+    /// writes none: slapadd takes one for an attribute of the first entry, and gives up.
     ///
     /// # Errors
     /// Those of the output.
     pub fn new(out: W, comments: &[&str]) -> Result<LdifWriter<W>, LdifError> {
         let mut writer = LdifWriter { out, record: Vec::new(), base64: String::new(), entries: 0, bytes: 0 };
-        writer.record.extend_from_slice(b"version: 1\n");
         for comment in comments {
             let line: String = comment.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             writer.record.extend_from_slice(format!("# {line}\n").as_bytes());
         }
-        writer.record.push(b'\n');
+        if !comments.is_empty() {
+            writer.record.push(b'\n');
+        }
         writer.flush_record()?;
         Ok(writer)
     }
