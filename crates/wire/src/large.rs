@@ -31,7 +31,8 @@ impl Large {
     }
 
     pub(crate) fn from_element(element: &Element) -> Result<Large, WireError> {
-        let schema::Large { sid: origin, boot, seq, prev, csn, bytes } = read::element(element, Place::Large)?;
+        let schema::Large { sid: origin, boot, seq, prev, csn, bytes } =
+            read::element(element, Place::Large)?;
         let large = Large { origin, boot, seq, prev, csn, bytes };
         large.check()?;
         Ok(large)
@@ -56,10 +57,8 @@ impl Large {
 pub fn change_to_xml(change: &Change) -> Result<Vec<u8>, WireError> {
     let (place, max) = (Place::Change(change.csn), limits::CHANGE_FILE_BYTES_MAX);
     let element = encode::change_to_element(change)?;
-    let malformed = |error: xso::error::Error| WireError::Malformed {
-        place: place.clone(),
-        reason: error.to_string(),
-    };
+    let malformed =
+        |error: xso::error::Error| WireError::Malformed { place: place.clone(), reason: error.to_string() };
     let xml = xso::to_vec(&element).map_err(malformed)?;
     if xml.len() > max { Err(WireError::TooLarge { place, bytes: xml.len(), max }) } else { Ok(xml) }
 }

@@ -6,7 +6,7 @@
 //! value stands in XML (`text`), the elements as types (`schema`), then one module per payload:
 //! batches and their changes (`encode` writes them), parts of a batch too large for a stanza ([`split`], [`Assembler`]),
 //! [`Card`], [`Pull`] and [`Page`], [`Reconcile`], [`Fetch`] and [`Entries`], [`LoadRequest`] and [`Snapshot`],
-//! [`Large`], [`FileRequest`] and [`File`], [`Notice`].
+//! [`Large`], [`FileRequest`] and [`File`], [`Notice`]. Last, the format of snapshots ([`ldif`]).
 //!
 //! Bytes from outside never panic and never cost more memory or stack than [`limits`] allows.
 #![forbid(unsafe_code)]
@@ -19,7 +19,7 @@ mod encode;
 mod entries;
 mod error;
 mod large;
-//LDIF pub mod ldif;
+pub mod ldif;
 pub mod limits;
 mod load;
 mod notice;

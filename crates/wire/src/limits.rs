@@ -76,6 +76,15 @@ pub const FILE_ID_BYTES_MAX: usize = 64;
 /// The XML of one change that travels as a file, in bytes. It is held in memory whole.
 pub const CHANGE_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// One entry of a snapshot as LDIF, in bytes.
+pub const LDIF_RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Values of all attributes of one entry of a snapshot: each costs 24 bytes beside its own.
+pub const LDIF_VALUES_PER_RECORD_MAX: usize = 2_000_000;
+
+/// What a reader or writer of LDIF holds on to between two entries, in bytes.
+pub const LDIF_KEPT_BYTES: usize = 1024 * 1024;
+
 /// Elements within elements. A page nests five deep; a parser that builds trees recurses as deep
 /// as a stanza nests, and a stack that overflows takes slapd down with it.
 pub const NESTING_MAX: usize = 8;

@@ -125,8 +125,7 @@ impl FileRequest {
 impl File {
     pub(crate) fn to_element(&self) -> Result<Element, WireError> {
         self.check()?;
-        let file =
-            schema::File { id: self.id.clone(), csn: self.csn, size: self.bytes, sha256: self.sha256 };
+        let file = schema::File { id: self.id.clone(), csn: self.csn, size: self.bytes, sha256: self.sha256 };
         batch::to_element(&file, Place::File)
     }
 

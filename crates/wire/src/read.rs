@@ -98,6 +98,10 @@ fn malformed(place: &Place, error: &Error) -> WireError {
     WireError::Malformed { place: place.clone(), reason }
 }
 
+/// What the parser is shown at a time. For each piece of a text, 8,192 bytes, it looks for the end of
+/// the text in all that it is shown: shown the whole of a large document it takes minutes.
+const WINDOW_BYTES: usize = 16 * 1024;
+
 /// The parser with the depth at which it stands.
 struct Events<'a> {
     parser: rxml::Parser,
@@ -108,10 +112,18 @@ struct Events<'a> {
 
 impl Events<'_> {
     fn next(&mut self) -> Result<Option<Event>, WireError> {
-        let event = match self.parser.parse(&mut self.rest, true) {
-            Ok(event) => event,
-            Err(EndOrError::NeedMoreData) => return Err(self.cut_short()),
-            Err(EndOrError::Error(error)) => return Err(malformed(&self.place, &error.into())),
+        let event = loop {
+            let mut window = &self.rest[..self.rest.len().min(WINDOW_BYTES)];
+            let (given, last) = (window.len(), window.len() == self.rest.len());
+            let parsed = self.parser.parse(&mut window, last);
+            let taken = given - window.len();
+            self.rest = &self.rest[taken..];
+            match parsed {
+                Ok(event) => break event,
+                Err(EndOrError::NeedMoreData) if !last && taken > 0 => {}
+                Err(EndOrError::NeedMoreData) => return Err(self.cut_short()),
+                Err(EndOrError::Error(error)) => return Err(malformed(&self.place, &error.into())),
+            }
         };
         match event {
             Some(Event::StartElement(..)) => self.depth += 1,

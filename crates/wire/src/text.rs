@@ -19,8 +19,13 @@ pub(crate) fn plain(value: &[u8]) -> Option<&str> {
     }
     let text = std::str::from_utf8(value).ok()?;
     // Nearly every value is ASCII, for which no characters need to be decoded.
-    let printable = value.iter().all(|byte| matches!(byte, 0x20..=0x7e));
+    let printable = value.iter().all(is_printable);
     (printable || text.chars().all(is_plain)).then_some(text)
+}
+
+/// ASCII without control characters.
+pub(crate) fn is_printable(byte: &u8) -> bool {
+    matches!(byte, 0x20..=0x7e)
 }
 
 fn is_plain(character: char) -> bool {

@@ -173,13 +173,10 @@ fn a_reference_to_a_change_is_checked_on_both_sides() {
 }
 
 #[test]
-fn a_change_larger_than_a_stanza_survives_as_a_file() {
-    let value = vec![b'x'; 2 * limits::STANZA_BYTES_MAX];
-    let change = Change {
-        csn: csn(0, 1),
-        uuid: uuid(),
-        operation: modify(vec![replace("jpegPhoto", &[&value])]),
-    };
+fn a_change_over_the_limit_of_parts_survives_as_a_file() {
+    let value = vec![b'x'; limits::ASSEMBLED_BYTES_MAX + 1];
+    let change =
+        Change { csn: csn(0, 1), uuid: uuid(), operation: modify(vec![replace("jpegPhoto", &[&value])]) };
     assert_eq!(change_from_xml(&change_to_xml(&change).unwrap()), Ok(change));
     assert_eq!(change_from_xml(b"<batch xmlns='urn:xmpp:ldapsync:0'/>"), Err(WireError::NotAPayload));
 }

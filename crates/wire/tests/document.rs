@@ -46,7 +46,9 @@ fn every_example_decodes_and_encodes_to_the_same() {
             Payload::Large(_) => "large",
         })
         .collect();
-    assert_eq!(names, ["batch", "part", "part", "replica", "pull", "page", "event"]);
+    let expected = "batch, part, part, large, replica, pull, page, reconcile, reconcile, fetch, entries, \
+                    load, snapshot, file request, file, event";
+    assert_eq!(names.join(", "), expected);
     for payload in examples {
         assert_eq!(Payload::decode(&payload.to_element().unwrap()), Ok(payload));
     }
@@ -78,6 +80,24 @@ fn the_example_of_parts_is_a_batch() {
 }
 
 #[test]
+fn the_example_of_a_page_says_what_the_text_around_it_says() {
+    let page = examples().into_iter().find_map(|payload| match payload {
+        Payload::Page(page) => Some(page),
+        _ => None,
+    });
+    let pull = examples().into_iter().find_map(|payload| match payload {
+        Payload::Pull(pull) => Some(pull),
+        _ => None,
+    });
+    let (page, pull) = (page.unwrap(), pull.unwrap());
+    // Merged in the order of the CSNs, and each tied to what the asker has.
+    assert!(page.batches.is_sorted_by_key(|batch| batch.changes[0].csn));
+    assert!(page.batches.iter().all(|batch| pull.vector.covers(batch.prev.unwrap())));
+    // What the answering side lacks, it does not send.
+    assert!(page.batches.iter().all(|batch| batch.origin != page.beyond[0].server_id()));
+}
+
+#[test]
 fn the_limits_in_the_document_are_those_of_the_code() {
     for (row, limit) in [
         ("| a payload as sent | 130,048 bytes |", limits::PAYLOAD_BYTES_MAX == 130_048),
@@ -97,6 +117,11 @@ fn the_limits_in_the_document_are_those_of_the_code() {
         ("| entries asked for, or spoken of in an answer | 512 |", limits::FETCH_UUIDS_MAX == 512),
         ("| `id` of a file | 1 to 64 bytes |", limits::FILE_ID_BYTES_MAX == 64),
         ("| the file of one change | 64 MiB |", limits::CHANGE_FILE_BYTES_MAX == 64 * 1024 * 1024),
+        (
+            "| a record of LDIF | 64 MiB, 2,000,000 values |",
+            limits::LDIF_RECORD_BYTES_MAX == 64 * 1024 * 1024
+                && limits::LDIF_VALUES_PER_RECORD_MAX == 2_000_000,
+        ),
         ("| `node` | 1,024 bytes |", limits::NODE_BYTES_MAX == 1_024),
         ("| `software` | 64 bytes |", limits::SOFTWARE_BYTES_MAX == 64),
         ("| parts of a batch | 1,024 |", limits::PARTS_MAX == 1_024),

@@ -9,8 +9,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use xmppsync_replica::{Batch, BootId, Change, Csn, EntryUuid, Operation, ServerId, Vector};
 use xmppsync_wire::{
-    Card, Entries, Fetch, File, FileRequest, Large, Live, LoadRequest, Notice, NoticeKind, Page, Part, Payload,
-    Phase, Progress, Pull, Reconcile, Session, Snapshot,
+    Card, Entries, Fetch, File, FileRequest, Large, Live, LoadRequest, Notice, NoticeKind, Page, Part,
+    Payload, Phase, Progress, Pull, Reconcile, Session, Snapshot,
 };
 
 pub(crate) fn server(id: u16) -> ServerId {
@@ -196,8 +196,11 @@ pub(crate) fn put() -> impl Strategy<Value = Change> {
 }
 
 pub(crate) fn entries() -> impl Strategy<Value = Entries> {
-    let delete = (any_csn(), entry_uuid(), dn())
-        .prop_map(|(csn, uuid, dn)| Change { csn, uuid, operation: Operation::Delete { dn } });
+    let delete = (any_csn(), entry_uuid(), dn()).prop_map(|(csn, uuid, dn)| Change {
+        csn,
+        uuid,
+        operation: Operation::Delete { dn },
+    });
     (vec(put(), 0..3), vec(delete, 0..3), uuids(), uuids(), uuids(), any::<bool>()).prop_map(
         |(puts, deletes, absent, refused, large, more)| Entries {
             puts,
