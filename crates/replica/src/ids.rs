@@ -96,6 +96,11 @@ impl EntryUuid {
         Ok(EntryUuid(bits.to_be_bytes()))
     }
 
+    /// The identity that [`as_bytes`](Self::as_bytes) gave.
+    pub fn from_bytes(bytes: [u8; 16]) -> EntryUuid {
+        EntryUuid(bytes)
+    }
+
     /// The 16 bytes, as RFC 4122 orders them.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -136,6 +141,11 @@ impl BootId {
     /// `bits` comes from the shell's source of randomness.
     pub fn new(bits: u64) -> BootId {
         BootId(bits)
+    }
+
+    /// The 64 bits.
+    pub fn get(self) -> u64 {
+        self.0
     }
 
     /// Another one, for a stream that has to begin anew within one run.

@@ -1,0 +1,28 @@
+//! Every limit of the journal in one place.
+
+/// One change as it is stored, in bytes. More than any request that slapd takes by default (16 MiB), whatever it holds.
+pub const CHANGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Attributes of an added entry, or modifications of one modify, as the wire has it.
+pub const ATTRIBUTES_PER_CHANGE_MAX: usize = 400_000;
+
+/// Values of one attribute, as the wire has it.
+pub const VALUES_PER_ATTRIBUTE_MAX: usize = 1_500_000;
+
+/// Memory that the store keeps of its file, in bytes. The host is slapd, whose own caches need it more.
+pub const CACHE_BYTES: usize = 24 * 1024 * 1024;
+
+/// Changes, and tombstones, that one [`trim`](crate::Journal::trim) drops.
+pub const TRIM_STEP_MAX: usize = 10_000;
+
+/// Changes that are remembered as not applied. The oldest are forgotten beyond it.
+pub const SET_ASIDES_MAX: u64 = 10_000;
+
+/// The reason why a change was not applied, in bytes; it is cut.
+pub const REASON_BYTES_MAX: usize = 512;
+
+/// CSNs of one vector: one for each serverID that there can be.
+pub const VECTOR_CSNS_MAX: usize = 4_095;
+
+/// Files that are kept after they were set aside.
+pub const ASIDE_FILES_MAX: usize = 2;

@@ -1,0 +1,90 @@
+//! How far the journal reaches: what is small, written with almost every commit, and kept in memory too.
+
+use crate::codec::CodecError;
+use crate::error::Fault;
+use crate::key::{Packed, pack, unpack};
+use redb::{ReadableTable, Table};
+use xmppsync_replica::{Csn, Vector};
+
+/// The version of the tables. A file of another one is foreign.
+pub(crate) const FORMAT: u64 = 1;
+
+/// Keys of the table: what, and of which server.
+pub(crate) type StateKey = (u8, u16);
+pub(crate) const KEY_FORMAT: StateKey = (0, 0);
+pub(crate) const KEY_SUFFIX: StateKey = (0, 1);
+/// There from a clean close to the next opening.
+pub(crate) const KEY_CLEAN: StateKey = (0, 2);
+/// There while an initial load is unfinished.
+pub(crate) const KEY_LOADING: StateKey = (0, 3);
+/// Bytes of all changes with their keys.
+pub(crate) const KEY_BYTES: StateKey = (0, 4);
+/// Seconds since 1970.
+pub(crate) const KEY_HORIZON: StateKey = (0, 5);
+const HEAD: u8 = 1;
+const FLOOR: u8 = 2;
+
+pub(crate) type StateTable<'txn> = Table<'txn, StateKey, &'static [u8]>;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct State {
+    /// Everything up to here is known.
+    pub(crate) head: Vector,
+    /// The changes up to here are not in the journal.
+    pub(crate) floor: Vector,
+    pub(crate) bytes: u64,
+    pub(crate) horizon: Option<u64>,
+}
+
+impl State {
+    pub(crate) fn load(table: &impl ReadableTable<StateKey, &'static [u8]>) -> Result<State, Fault> {
+        let mut state = State::default();
+        for item in table.iter()? {
+            let (key, value) = item?;
+            let value = value.value();
+            match key.value() {
+                KEY_BYTES => state.bytes = number(value)?,
+                KEY_HORIZON => state.horizon = Some(number(value)?),
+                (HEAD, _) => state.head.advance(csn(value)?),
+                (FLOOR, _) => state.floor.advance(csn(value)?),
+                _ => {}
+            }
+        }
+        Ok(state)
+    }
+
+    /// Writes what differs from `before`.
+    pub(crate) fn store(&self, before: &State, table: &mut StateTable<'_>) -> Result<(), Fault> {
+        for (what, now, before) in [(HEAD, &self.head, &before.head), (FLOOR, &self.floor, &before.floor)] {
+            for csn in now.iter().filter(|csn| before.get(csn.server_id()) != Some(*csn)) {
+                table.insert((what, csn.server_id().get()), pack(csn).as_slice())?;
+            }
+        }
+        if self.bytes != before.bytes {
+            put_number(table, KEY_BYTES, self.bytes)?;
+        }
+        match self.horizon {
+            Some(horizon) if self.horizon != before.horizon => put_number(table, KEY_HORIZON, horizon),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a change may be, or may come, into the journal.
+    pub(crate) fn is_above_floor(&self, csn: Csn) -> bool {
+        !self.floor.covers(csn)
+    }
+}
+
+pub(crate) fn put_number(table: &mut StateTable<'_>, key: StateKey, number: u64) -> Result<(), Fault> {
+    table.insert(key, number.to_le_bytes().as_slice())?;
+    Ok(())
+}
+
+pub(crate) fn number(value: &[u8]) -> Result<u64, CodecError> {
+    value.try_into().map(u64::from_le_bytes).map_err(|_| CodecError::Short)
+}
+
+fn csn(value: &[u8]) -> Result<Csn, CodecError> {
+    let packed: &Packed = value.try_into().map_err(|_| CodecError::Csn)?;
+    unpack(packed)
+}
