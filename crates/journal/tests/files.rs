@@ -1,5 +1,5 @@
 //! Files of all kinds in the journal's place.
-#![allow(clippy::unwrap_used)] // Helpers may fail a test.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers may fail a test.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
