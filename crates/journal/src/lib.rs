@@ -30,6 +30,8 @@ mod state;
 mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod trim;
 mod write;
 

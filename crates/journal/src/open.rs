@@ -3,9 +3,7 @@
 use crate::error::{Fault, JournalError};
 use crate::journal::{Journal, Opened};
 use crate::limits::{ASIDE_FILES_MAX, CACHE_BYTES};
-use crate::state::{
-    FORMAT, KEY_CLEAN, KEY_FORMAT, KEY_LOADING, KEY_SUFFIX, State, number, put_number,
-};
+use crate::state::{FORMAT, KEY_CLEAN, KEY_FORMAT, KEY_LOADING, KEY_SUFFIX, State, number, put_number};
 use crate::store::{self, STATE};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableTable, StorageBackend, TableHandle, WriteTransaction};
@@ -140,9 +138,7 @@ fn unopened(path: &Path, fault: Fault) -> Unopened {
     let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
     match fault {
         Fault::Store(error) => match *error {
-            redb::Error::DatabaseAlreadyOpen => {
-                Unopened::Hopeless(JournalError::InUse(path.to_owned()))
-            }
+            redb::Error::DatabaseAlreadyOpen => Unopened::Hopeless(JournalError::InUse(path.to_owned())),
             redb::Error::Io(source) if is_of_the_medium(source.kind()) => {
                 Unopened::Hopeless(JournalError::Directory { path: directory, source })
             }

@@ -6,7 +6,7 @@ use crate::journal::Journal;
 use crate::key::{ChangeKey, change_key, first_key, key_csn};
 use crate::state::State;
 use crate::store::CHANGES;
-use redb::{ReadOnlyTable, ReadableTable};
+use redb::ReadOnlyTable;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::Bound;
@@ -137,7 +137,7 @@ impl Page {
                 batch.changes.push(change);
             }
             _ => {
-                let batch = Batch { origin, boot, first: seq, prev, changes: vec![change] };
+                let batch = Batch { origin, boot, first: seq, changes: vec![change] };
                 self.runs.push(Run { batch, prev });
             }
         }

@@ -17,7 +17,8 @@ pub(crate) const CHANGES: TableDefinition<'static, &ChangeKey, &[u8]> = TableDef
 pub(crate) const INVENTORY: TableDefinition<'static, &Uuid, &Packed> = TableDefinition::new("inventory");
 
 /// entryUUID → CSN of the delete, and when it was recorded.
-pub(crate) const TOMBSTONES: TableDefinition<'static, &Uuid, (&Packed, u64)> = TableDefinition::new("tombstones");
+pub(crate) const TOMBSTONES: TableDefinition<'static, &Uuid, (&Packed, u64)> =
+    TableDefinition::new("tombstones");
 
 /// The tombstones by the time when they were recorded, so that a trim finds the old ones.
 pub(crate) const TOMBSTONES_BY_TIME: TableDefinition<'static, (u64, &Uuid), ()> =
@@ -27,7 +28,8 @@ pub(crate) const TOMBSTONES_BY_TIME: TableDefinition<'static, (u64, &Uuid), ()> 
 pub(crate) const PEERS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("peers");
 
 /// CSN → entryUUID and reason of a change that could not be applied.
-pub(crate) const SET_ASIDES: TableDefinition<'static, &Packed, (&Uuid, &str)> = TableDefinition::new("set_asides");
+pub(crate) const SET_ASIDES: TableDefinition<'static, &Packed, (&Uuid, &str)> =
+    TableDefinition::new("set_asides");
 
 /// What of which → [`state`](crate::state).
 pub(crate) const STATE: TableDefinition<'static, (u8, u16), &[u8]> = TableDefinition::new("state");

@@ -17,7 +17,8 @@ pub(crate) const SUFFIX: &str = "dc=example,dc=org";
 /// `tick` hundredths of a second after [`START`].
 pub(crate) fn csn(tick: u64, server: u16) -> Csn {
     let (second, micros) = (tick / 100, tick % 100 * 10_000);
-    let text = format!("2026112223{:02}{:02}.{micros:06}Z#000000#{server:03x}#000000", second / 60, second % 60);
+    let text =
+        format!("2026112223{:02}{:02}.{micros:06}Z#000000#{server:03x}#000000", second / 60, second % 60);
     text.parse().unwrap()
 }
 
@@ -38,7 +39,8 @@ pub(crate) fn record(csn: Csn, boot: u64, seq: u64) -> crate::Record {
 }
 
 pub(crate) fn any_csn() -> impl Strategy<Value = Csn> {
-    let parts = (0..100_000_000_000_000_u64, 0..1_000_000_u32, 0..0x100_0000_u32, 1..0x1000_u32, 0..0x100_0000_u32);
+    let parts =
+        (0..100_000_000_000_000_u64, 0..1_000_000_u32, 0..0x100_0000_u32, 1..0x1000_u32, 0..0x100_0000_u32);
     parts.prop_map(|(date, micros, count, server, modification)| {
         let text = format!("{date:014}.{micros:06}Z#{count:06x}#{server:03x}#{modification:06x}");
         text.parse().unwrap()
@@ -46,8 +48,11 @@ pub(crate) fn any_csn() -> impl Strategy<Value = Csn> {
 }
 
 pub(crate) fn any_change() -> impl Strategy<Value = Change> {
-    (any_csn(), any::<[u8; 16]>(), any_operation())
-        .prop_map(|(csn, uuid, operation)| Change { csn, uuid: EntryUuid::from_bytes(uuid), operation })
+    (any_csn(), any::<[u8; 16]>(), any_operation()).prop_map(|(csn, uuid, operation)| Change {
+        csn,
+        uuid: EntryUuid::from_bytes(uuid),
+        operation,
+    })
 }
 
 fn any_operation() -> impl Strategy<Value = Operation> {
