@@ -25,6 +25,7 @@ const ADD: u8 = 0;
 const MODIFY: u8 = 1;
 const MODIFY_DN: u8 = 2;
 const DELETE: u8 = 3;
+const PUT: u8 = 4;
 
 /// Why bytes are not a record of this journal.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -70,8 +71,8 @@ pub fn encode(boot: BootId, seq: u64, change: &Change, out: &mut Vec<u8>) {
     out.extend_from_slice(&seq.to_le_bytes());
     out.extend_from_slice(change.uuid.as_bytes());
     match &change.operation {
-        Operation::Add(request) => {
-            out.push(ADD);
+        Operation::Add(request) | Operation::Put(request) => {
+            out.push(if matches!(change.operation, Operation::Add(_)) { ADD } else { PUT });
             put_bytes(out, request.dn.as_bytes());
             put_number(out, request.attributes.len());
             request.attributes.iter().for_each(|attribute| put_attribute(out, attribute));
@@ -124,9 +125,9 @@ fn operation(reader: &mut Reader<'_>) -> Result<Operation, CodecError> {
     let [mark] = reader.array()?;
     let dn = reader.text()?;
     Ok(match mark {
-        ADD => {
-            let attributes = reader.list(ATTRIBUTES_PER_CHANGE_MAX, attribute)?;
-            Operation::Add(LdapAddRequest { dn, attributes })
+        ADD | PUT => {
+            let entry = LdapAddRequest { dn, attributes: reader.list(ATTRIBUTES_PER_CHANGE_MAX, attribute)? };
+            if mark == ADD { Operation::Add(entry) } else { Operation::Put(entry) }
         }
         MODIFY => Operation::Modify(LdapModifyRequest { dn, changes: modifications(reader)? }),
         MODIFY_DN => {

@@ -5,7 +5,7 @@ use crate::key::unpack;
 use crate::limits::SET_ASIDES_MAX;
 use crate::open;
 use crate::peer::{self, Peer, SetAside};
-use crate::state::{KEY_CLEAN, State};
+use crate::state::{KEY_CLEAN, KEY_GENERATION, State};
 use crate::store::{self, INVENTORY, PEERS, SET_ASIDES, STATE, TOMBSTONES};
 use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 use std::cell::OnceCell;
@@ -94,6 +94,16 @@ impl Journal {
     /// [`Record::TombstonesSince`](crate::Record::TombstonesSince) set it.
     pub fn tombstones_since(&self) -> Option<u64> {
         self.state.horizon
+    }
+
+    /// What [`Record::Generation`](crate::Record::Generation) was given last.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn generation(&self) -> Result<Option<Vec<u8>>, JournalError> {
+        self.read(|transaction| {
+            Ok(transaction.open_table(STATE)?.get(KEY_GENERATION)?.map(|bytes| bytes.value().to_vec()))
+        })
     }
 
     /// The entryCSN of an entry, if it is in the database.

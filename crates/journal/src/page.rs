@@ -137,7 +137,7 @@ impl Page {
                 batch.changes.push(change);
             }
             _ => {
-                let batch = Batch { origin, boot, first: seq, changes: vec![change] };
+                let batch = Batch { origin, boot, first: seq, prev, changes: vec![change] };
                 self.runs.push(Run { batch, prev });
             }
         }

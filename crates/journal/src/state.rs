@@ -17,6 +17,8 @@ pub(crate) const KEY_SUFFIX: StateKey = (0, 1);
 pub(crate) const KEY_CLEAN: StateKey = (0, 2);
 /// There while an initial load is unfinished.
 pub(crate) const KEY_LOADING: StateKey = (0, 3);
+/// Which state of the database the journal has seen.
+pub(crate) const KEY_GENERATION: StateKey = (0, 6);
 /// Bytes of all changes with their keys.
 pub(crate) const KEY_BYTES: StateKey = (0, 4);
 /// Seconds since 1970.

@@ -6,7 +6,7 @@ use crate::journal::Journal;
 use crate::key::{change_key, pack, unpack};
 use crate::limits::{CHANGE_BYTES_MAX, SET_ASIDES_MAX};
 use crate::peer::{self, Peer, SetAside};
-use crate::state::{KEY_LOADING, State};
+use crate::state::{KEY_GENERATION, KEY_LOADING, State};
 use crate::store::{CHANGES, INVENTORY, PEERS, SET_ASIDES, STATE, TOMBSTONES, TOMBSTONES_BY_TIME, Uuid};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use std::sync::Arc;
@@ -42,6 +42,20 @@ pub enum Record {
         /// Now, in seconds since 1970.
         at: u64,
     },
+    /// The entry is in the database in just this state, whatever was known of it: the database was put back.
+    Is {
+        /// The entry.
+        uuid: EntryUuid,
+        /// Its entryCSN.
+        csn: Csn,
+    },
+    /// The entry is not in the database, and was not deleted either: the database was put back.
+    Forget {
+        /// The entry.
+        uuid: EntryUuid,
+    },
+    /// Which state of the database the journal has seen: opaque, see [`Journal::generation`].
+    Generation(Vec<u8>),
     /// Everything of this CSN's origin up to it is known: what is not yet in the journal is in the same call. Never
     /// moves back.
     Head(Csn),
@@ -107,6 +121,12 @@ impl<'txn> Writer<'txn> {
             Record::Change { boot, seq, change } => self.change(*boot, *seq, change),
             Record::Put { uuid, csn } => self.inventory()?.put(*uuid, *csn),
             Record::Gone { uuid, csn, at } => self.inventory()?.gone(*uuid, *csn, *at),
+            Record::Is { uuid, csn } => self.inventory()?.is(*uuid, *csn),
+            Record::Forget { uuid } => self.inventory()?.forget(*uuid),
+            Record::Generation(bytes) => {
+                self.transaction.open_table(STATE)?.insert(KEY_GENERATION, bytes.as_slice())?;
+                Ok(())
+            }
             Record::Head(csn) => {
                 self.state.head.advance(*csn);
                 Ok(())
@@ -204,6 +224,21 @@ impl Inventory<'_> {
         if self.entry(uuid)?.is_none_or(|known| known < csn) {
             self.entries.insert(uuid, &pack(csn))?;
         }
+        Ok(())
+    }
+
+    fn is(&mut self, uuid: EntryUuid, csn: Csn) -> Result<(), Fault> {
+        let uuid = uuid.as_bytes();
+        if let Some((_, at)) = self.tombstone(uuid)? {
+            self.tombstones.remove(uuid)?;
+            self.by_time.remove((at, uuid))?;
+        }
+        self.entries.insert(uuid, &pack(csn))?;
+        Ok(())
+    }
+
+    fn forget(&mut self, uuid: EntryUuid) -> Result<(), Fault> {
+        self.entries.remove(uuid.as_bytes())?;
         Ok(())
     }
 

@@ -92,7 +92,8 @@ impl Answers {
             }
             None => self.find(session)?,
         };
-        let frame = set.answer(&frame).map_err(|problem| (DefinedCondition::BadRequest, problem.to_string()))?;
+        let frame =
+            set.answer(&frame).map_err(|problem| (DefinedCondition::BadRequest, problem.to_string()))?;
         written(&Payload::Reconcile(Reconcile { session, round, vector: own, frame }))
     }
 
@@ -122,7 +123,9 @@ impl Answers {
 
     /// Entries as they are, as many as fit.
     async fn entries(&self, fetch: Fetch) -> Result<Element, Refusal> {
-        let Some(known) = heal::knowledge(&self.shared, fetch.uuids.clone()).await else { return no_journal() };
+        let Some(known) = heal::knowledge(&self.shared, fetch.uuids.clone()).await else {
+            return no_journal();
+        };
         let found = reads::entries(&self.shared, &*self.database, fetch.uuids.clone()).await;
         let Some(found) = found else { return busy("this server is being stopped") };
         let bytes_max = (fetch.bytes_max as usize).min(limits::PAGE_PAYLOAD_BYTES_MAX);
@@ -135,7 +138,11 @@ impl Answers {
                 (None, Some(csn)) => heal::tombstone(uuid, csn),
                 (None, None) => {
                     bytes += wire::UUID_ELEMENT_BYTES;
-                    if known.refused { entries.refused.push(uuid) } else { entries.absent.push(uuid) }
+                    if known.refused {
+                        entries.refused.push(uuid)
+                    } else {
+                        entries.absent.push(uuid)
+                    }
                     continue;
                 }
             };

@@ -72,7 +72,8 @@ impl Healer {
             let entries = self.fetch(chunk).await?;
             let answered = self.take(&entries, &mut offers, &mut healed).await?;
             // An answer that says nothing of anything would be asked for for ever.
-            let next: Vec<EntryUuid> = chunk.iter().filter(|uuid| !answered.contains(*uuid)).copied().collect();
+            let next: Vec<EntryUuid> =
+                chunk.iter().filter(|uuid| !answered.contains(*uuid)).copied().collect();
             if next.len() == chunk.len() {
                 return Err(HealError::Unexpected);
             }
@@ -94,7 +95,9 @@ impl Healer {
         for round in 0.. {
             let own = (round == 0).then(|| vector.clone());
             let ask = Payload::Reconcile(Reconcile { session: self.session, round, vector: own, frame });
-            let Payload::Reconcile(answer) = self.request(ask).await? else { return Err(HealError::Unexpected) };
+            let Payload::Reconcile(answer) = self.request(ask).await? else {
+                return Err(HealError::Unexpected);
+            };
             peer = peer.or(answer.vector);
             match comparison.step(&answer.frame)? {
                 Step::Ask(next) => frame = next,
@@ -107,7 +110,8 @@ impl Healer {
     }
 
     async fn request(&self, payload: Payload) -> Result<Payload, HealError> {
-        let answer = self.group.request(self.peer.clone(), payload.to_element()?, limits::PULL_TIMEOUT).await?;
+        let answer =
+            self.group.request(self.peer.clone(), payload.to_element()?, limits::PULL_TIMEOUT).await?;
         Ok(Payload::decode(&answer)?)
     }
 

@@ -142,7 +142,8 @@ impl Incoming {
 
     /// How far the peer is, for the time when it is away: what it lacks is kept for it.
     fn note(&mut self, jid: &BareJid, card: &Card, shared: &Shared, now: Instant) {
-        let noted = self.known.get(jid).filter(|(server, _)| *server == card.sid).and_then(|(_, noted)| *noted);
+        let noted =
+            self.known.get(jid).filter(|(server, _)| *server == card.sid).and_then(|(_, noted)| *noted);
         if noted.is_some_and(|noted| now < noted + limits::PEER_INTERVAL) {
             return;
         }
@@ -214,7 +215,9 @@ impl Incoming {
             {
                 self.inbox.handle_batch(batch, now);
             }
-            Ok(Payload::Batch(_)) => debug!("changes of {from} were kept for this server, which does not know it yet"),
+            Ok(Payload::Batch(_)) => {
+                debug!("changes of {from} were kept for this server, which does not know it yet")
+            }
             Ok(_) => {}
             Err(problem) => self.drop_payload(from, &problem),
         }

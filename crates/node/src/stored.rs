@@ -61,7 +61,9 @@ impl StoredMessages {
     pub(crate) fn handle_not_stored(&mut self, peer: &BareJid, reason: &str) {
         if let Some(left) = self.absent.get_mut(peer).filter(|left| **left > 0) {
             *left = 0;
-            info!("the XMPP server keeps no more messages for {peer} ({reason}); it will ask when it returns");
+            info!(
+                "the XMPP server keeps no more messages for {peer} ({reason}); it will ask when it returns"
+            );
         }
     }
 

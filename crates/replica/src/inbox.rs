@@ -166,7 +166,11 @@ impl Inbox {
 
     /// A peer that serves, another one for every server.
     pub fn some_peer(&self) -> Option<ServerId> {
-        self.peers.iter().filter(|(_, peer)| peer.serves).map(|(server, _)| *server).min_by_key(|server| self.rank(*server))
+        self.peers
+            .iter()
+            .filter(|(_, peer)| peer.serves)
+            .map(|(server, _)| *server)
+            .min_by_key(|server| self.rank(*server))
     }
 
     /// A peer shows its card.
