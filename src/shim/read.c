@@ -1,0 +1,115 @@
+/* Entries as they are stored: for the scan of db_open, for peers that lack them, and for a copy of the whole. */
+
+#include "shim.h"
+
+typedef struct reading {
+	xs_op *x;
+	void *seen;
+	int whole; /* ends early when slapd wants its thread back */
+	int end;   /* enum xs_dump_end */
+} reading;
+
+static xs_bytes first_value(Entry *e, AttributeDescription *ad)
+{
+	Attribute *a = attr_find(e->e_attrs, ad);
+
+	return a != NULL && a->a_numvals > 0 ? XS_OUT(a->a_vals[0]) : (xs_bytes){ 0, NULL };
+}
+
+static int search_all(xs_op *x, slap_callback *cb)
+{
+	Filter filter = { .f_choice = LDAP_FILTER_PRESENT };
+	int rc;
+
+	filter.f_desc = slap_schema.si_ad_objectClass;
+	rc = xs_search(x, &filter, cb);
+	return rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_REFERRAL ? LDAP_SUCCESS : rc; /* there is no suffix entry yet */
+}
+
+static int scan_response(Operation *op, SlapReply *rs)
+{
+	if (rs->sr_type == REP_SEARCH) {
+		xs_bytes uuid = first_value(rs->sr_entry, slap_schema.si_ad_entryUUID);
+		xs_bytes csn = first_value(rs->sr_entry, slap_schema.si_ad_entryCSN);
+
+		xsr_seen_entry(op->o_callback->sc_private, &uuid, &csn);
+	}
+	return LDAP_SUCCESS;
+}
+
+int xs_scan_entries(xs_op *x, void *seen)
+{
+	slap_callback cb = { .sc_response = scan_response, .sc_private = seen };
+
+	return search_all(x, &cb);
+}
+
+/* The same as capture.c makes of an add. */
+static int show_state(reading *r, Operation *op, Entry *e)
+{
+	size_t len = xs_view_attributes(r->x->db, e->e_attrs, NULL);
+	xs_modification *mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
+	xs_change state = { .operation = XS_ADD, .mods = mods };
+	int enough;
+
+	state.csn = first_value(e, slap_schema.si_ad_entryCSN);
+	state.uuid = first_value(e, slap_schema.si_ad_entryUUID);
+	state.dn = XS_OUT(e->e_name);
+	state.mods_len = xs_view_attributes(r->x->db, e->e_attrs, mods);
+	enough = xsr_seen_state(r->seen, &state);
+	op->o_tmpfree(mods, op->o_tmpmemctx);
+	return enough;
+}
+
+static int read_response(Operation *op, SlapReply *rs)
+{
+	reading *r = op->o_callback->sc_private;
+
+	if (rs->sr_type != REP_SEARCH || r->end != XS_DUMP_WHOLE) {
+		return LDAP_SUCCESS;
+	}
+	if (show_state(r, op, rs->sr_entry)) {
+		r->end = XS_DUMP_STOPPED;
+	} else if (r->whole && xs_must_yield(r->x)) {
+		r->end = XS_DUMP_YIELDED;
+	}
+	/* back-mdb ends a search whose entry could not be sent for this reason (back-mdb/search.c 1117-1134). */
+	return r->end == XS_DUMP_WHOLE ? LDAP_SUCCESS : LDAP_UNAVAILABLE;
+}
+
+int xs_read_entry(xs_op *x, const xs_bytes *uuid, void *seen)
+{
+	reading r = { .x = x, .seen = seen };
+	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
+	AttributeAssertion ava = ATTRIBUTEASSERTION_INIT;
+	Filter filter = { .f_choice = LDAP_FILTER_EQUALITY };
+	MatchingRule *mr = slap_schema.si_ad_entryUUID->ad_type->sat_equality;
+	struct berval text = { .bv_len = uuid->len, .bv_val = uuid->ptr }, nuuid = BER_BVNULL;
+	Operation *op = x->op;
+	int rc = mr->smr_normalize(SLAP_MR_VALUE_OF_ATTRIBUTE_SYNTAX, NULL, mr, &text, &nuuid, op->o_tmpmemctx);
+
+	if (rc != LDAP_SUCCESS) {
+		return rc;
+	}
+	ava.aa_desc = slap_schema.si_ad_entryUUID;
+	ava.aa_value = nuuid;
+	filter.f_ava = &ava;
+	rc = xs_search(x, &filter, &cb);
+	op->o_tmpfree(nuuid.bv_val, op->o_tmpmemctx);
+	return rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_REFERRAL || r.end != XS_DUMP_WHOLE ? LDAP_SUCCESS : rc;
+}
+
+int xs_dump(xs_op *x, void *seen)
+{
+	reading r = { .x = x, .seen = seen, .whole = 1 };
+	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
+	int rc = search_all(x, &cb);
+
+	if (r.end != XS_DUMP_WHOLE) {
+		return r.end;
+	}
+	if (rc != LDAP_SUCCESS && xs_must_yield(x)) {
+		return XS_DUMP_YIELDED; /* slapd ends every search when it stops, and some when it pauses */
+	}
+	return rc;
+}
