@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SHIM: [&str; 9] = [
+const SHIM: [&str; 12] = [
     "register.c",
     "layout.c",
     "config.c",
@@ -14,6 +14,9 @@ const SHIM: [&str; 9] = [
     "apply.c",
     "attributes.c",
     "context.c",
+    "read.c",
+    "suffix.c",
+    "busy.c",
     "pool.c",
 ];
 /// Where `cargo xtask setup` notes which slapd its headers belong to.

@@ -97,15 +97,10 @@ enum xs_outcome {
 	XS_FAILED = 2,    /* the transaction has to be aborted */
 	XS_TEMPORARY = 3, /* as XS_FAILED, but it may go well later */
 	XS_ALONE = 4,     /* as XS_FAILED, but it will go well without a transaction */
-	XS_NEWER = 5,     /* of xs_put only: the entry is here in this state or a later one */
 };
 
 /* In xsr_apply. `result` receives the LDAP result code, `text` why it was not applied. */
 int xs_apply(xs_op *op, const xs_change *change, int *result, char *text, size_t text_len);
-
-/* In xsr_apply: makes the entry with the entryUUID of `state` what `state` says, an XS_ADD with all its replicated
- * attributes, unless its entryCSN says that it is that already or newer. It may have been elsewhere or otherwise. */
-int xs_put(xs_op *op, const xs_change *state, int *result, char *text, size_t text_len);
 
 /* In xsr_read: calls xsr_seen_state for the entry with this entryUUID, if there is one. 0, or an LDAP result code. */
 int xs_read_entry(xs_op *op, const xs_bytes *uuid, void *seen);

@@ -1,8 +1,10 @@
 //! slapd's database, as the node uses it.
 
 use crate::boundary::*;
+use crate::fingerprint::fingerprint;
 use crate::view::Lent;
 use std::ffi::{CStr, c_char};
+use std::path::PathBuf;
 use xmppsync_node::{ContextCsnWrite, Database, Failure, Outcome, Transaction};
 use xmppsync_replica::{Change, Csn, ServerId, Vector};
 
@@ -16,6 +18,7 @@ const TEXT_LEN: usize = 256;
 pub(crate) struct DbRef {
     db: *mut xs_db,
     server_id: ServerId,
+    directory: Option<PathBuf>,
 }
 
 // SAFETY: xs_db is counted atomically, and the shim's functions that this calls take any thread; they look at
@@ -27,10 +30,10 @@ unsafe impl Sync for DbRef {}
 impl DbRef {
     /// # Safety
     /// `db` is alive.
-    pub(crate) unsafe fn hold(db: *mut xs_db, server_id: ServerId) -> DbRef {
+    pub(crate) unsafe fn hold(db: *mut xs_db, server_id: ServerId, directory: Option<PathBuf>) -> DbRef {
         // SAFETY: the caller's promise.
         unsafe { xs_db_hold(db) };
-        DbRef { db, server_id }
+        DbRef { db, server_id, directory }
     }
 }
 
@@ -63,6 +66,20 @@ impl Database for DbRef {
     fn submit_apply(&self) -> bool {
         // SAFETY: the database is held.
         unsafe { xs_submit_apply(self.db) == 0 }
+    }
+
+    fn submit_read(&self) -> bool {
+        // SAFETY: the database is held.
+        unsafe { xs_submit_read(self.db) == 0 }
+    }
+
+    fn set_loading(&self, on: bool) {
+        // SAFETY: the database is held.
+        unsafe { xs_set_loading(self.db, i32::from(on)) }
+    }
+
+    fn fingerprint(&self) -> Option<Vec<u8>> {
+        fingerprint(self.directory.as_deref()?)
     }
 }
 

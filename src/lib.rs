@@ -9,8 +9,11 @@
 mod boundary;
 mod database;
 mod entry;
+mod fingerprint;
 mod guard;
 mod instance;
 mod log;
+mod quantity;
+mod read;
 mod settings;
 mod view;

@@ -423,6 +423,9 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 		outcome = apply_modrdn(x, change, &t, v);
 	}
 	count_move(x->db, change);
+	if (outcome == XS_APPLIED && (change->operation == XS_DELETE ? there : change->operation == XS_ADD && !there)) {
+		xs_suffix_note(x->db, op, change->operation == XS_ADD ? &change->uuid : NULL, x->txn != NULL);
+	}
 	/* One CSN left pending would hold back all of its server. */
 	slap_graduate_commit_csn(op);
 	xs_op_reset_csn(op);

@@ -1,6 +1,6 @@
 //! What a directory server provides to have its database replicated.
 
-use xmppsync_replica::{Change, Csn, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Vector};
 
 /// A database, as the driver sees it from its own thread.
 pub trait Database: Send + Sync + 'static {
@@ -9,6 +9,13 @@ pub trait Database: Send + Sync + 'static {
     /// Asks for one call of [`Replica::apply`](crate::Replica::apply) on a thread of the host. `false`: it does
     /// not take the work now.
     fn submit_apply(&self) -> bool;
+    /// As [`submit_apply`](Self::submit_apply), for [`Replica::read`](crate::Replica::read).
+    fn submit_read(&self) -> bool;
+    /// While `on`, clients are answered "busy".
+    fn set_loading(&self, on: bool);
+    /// Name, inode, size and time of the database's file: equal to an earlier one when nobody has written since.
+    /// `None`: there is no such file. Only means something while nobody writes.
+    fn fingerprint(&self) -> Option<Vec<u8>>;
 }
 
 /// A thread of the host, ready to write. Valid within one call of [`Replica::apply`](crate::Replica::apply).
@@ -31,6 +38,35 @@ pub trait Transaction {
     fn abort(&mut self);
     /// The host wants its thread back.
     fn must_yield(&self) -> bool;
+}
+
+/// A thread of the host, ready to read. Valid within one call of [`Replica::read`](crate::Replica::read).
+pub trait Reader {
+    /// The entry as it is now: an add with all its replicated attributes and its entryCSN as CSN. `None`: there is
+    /// no entry with this entryUUID, or its entryCSN names no server.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure>;
+    /// Shows every entry, as [`read_entry`](Self::read_entry) does, until `each` returns `false`. Parents nearly
+    /// always come before their children, and what is written meanwhile may be seen or not.
+    ///
+    /// # Errors
+    /// When the database cannot be read to its end.
+    fn dump(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure>;
+    /// The host wants its thread back.
+    fn must_yield(&self) -> bool;
+}
+
+/// How a walk through the database ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpEnd {
+    /// Every entry was shown.
+    Whole,
+    /// No more were wanted.
+    Stopped,
+    /// The host wanted its thread back.
+    Yielded,
 }
 
 /// What became of one change.

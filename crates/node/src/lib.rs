@@ -26,6 +26,6 @@ mod outgoing;
 mod replica;
 mod shared;
 
-pub use host::{ContextCsnWrite, Database, Failure, Outcome, Transaction};
+pub use host::{ContextCsnWrite, Database, DumpEnd, Failure, Outcome, Reader, Transaction};
 pub use hub::{Hub, HubError};
-pub use replica::{Replica, ReplicaConfig};
+pub use replica::{KeepConfig, Replica, ReplicaConfig};

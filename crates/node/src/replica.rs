@@ -2,16 +2,19 @@
 
 use crate::apply::{self, Rest};
 use crate::driver::{Command, Driver};
-use crate::host::{ContextCsnWrite, Database, Transaction};
+use crate::host::{ContextCsnWrite, Database, Reader, Transaction};
 use crate::hub::{Hub, HubError};
 use crate::limits;
 use crate::shared::{Shared, lock};
+use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{Span, info_span, warn};
+use xmpp_parsers::jid::BareJid;
 use xmppsync_link::{GroupConfig, SessionConfig};
-use xmppsync_replica::{BootId, Change, ServerId, Vector};
+use xmppsync_replica::{BootId, Change, EntryUuid, ServerId, Vector};
 use xmppsync_wire::Live;
 
 /// What a replica is told by its host.
@@ -31,6 +34,27 @@ pub struct ReplicaConfig {
     pub group: GroupConfig,
     /// What carries the live stream.
     pub live: Live,
+    /// What is kept, and how the database is filled and compared.
+    pub keep: KeepConfig,
+}
+
+/// How much a replica keeps for others, and how it becomes whole itself.
+#[derive(Clone, Debug)]
+pub struct KeepConfig {
+    /// The directory of the journal; no other database of the process has it.
+    pub journal: PathBuf,
+    /// How long changes are kept.
+    pub retention: Duration,
+    /// Bytes that the journal may take.
+    pub journal_size: u64,
+    /// Messages that may wait for an absent peer.
+    pub offline_messages: u32,
+    /// How often the database is compared with a peer's; `None`: never.
+    pub check_interval: Option<Duration>,
+    /// The peer from which an empty database is loaded; `None`: any.
+    pub load_from: Option<BareJid>,
+    /// Whether clients are served before the database is whole.
+    pub serve_while_loading: bool,
 }
 
 /// A handle on the driver of one database. All methods but [`apply`](Self::apply) and [`stop`](Self::stop)
@@ -109,6 +133,13 @@ impl Replica {
         // What is left is asked for again by the driver.
         self.shared.wake.notify_one();
     }
+
+    /// Reads what was asked for, on a thread of the host, after it took [`Database::submit_read`]'s request.
+    pub fn read(&self, _reader: &mut dyn Reader) {}
+
+    /// The entryUUID of the suffix entry, whenever it changes and once before [`start`](Self::start); `None`: there
+    /// is no such entry. It may come from within [`apply`](Self::apply).
+    pub fn suffix_entry(&self, _uuid: Option<EntryUuid>) {}
 
     /// Sends what is left, leaves the room, and stores the vector. Takes at most [`limits::STOP_TIMEOUT`] and
     /// [`limits::CLOSE_TIMEOUT`] together; so do all replicas of the process when it `ends`.
