@@ -52,7 +52,7 @@ ConfigTable xs_config[] = {
 	DIRECTIVE("xmppsync-offline-messages", "number", XS_KEY_OFFLINE_MESSAGES,
 		STRING_ATTRIBUTE("16", "olcXmppSyncOfflineMessages", "How many messages wait for an absent peer")),
 	DIRECTIVE("xmppsync-check-interval", "time", XS_KEY_CHECK_INTERVAL,
-		STRING_ATTRIBUTE("17", "olcXmppSyncCheckInterval", "How often the copy is compared with a peer's")),
+		STRING_ATTRIBUTE("17", "olcXmppSyncCheckInterval", "How often the copy is compared with that of a peer")),
 	DIRECTIVE("xmppsync-load-from", "jid", XS_KEY_LOAD_FROM,
 		STRING_ATTRIBUTE("18", "olcXmppSyncLoadFrom", "The peer from which an empty database is loaded")),
 	DIRECTIVE("xmppsync-serve-while-loading", "on|off", XS_KEY_SERVE_WHILE_LOADING,
