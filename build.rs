@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SHIM: [&str; 10] = [
+const SHIM: [&str; 12] = [
     "register.c",
     "layout.c",
     "config.c",
@@ -15,6 +15,8 @@ const SHIM: [&str; 10] = [
     "attributes.c",
     "context.c",
     "read.c",
+    "suffix.c",
+    "busy.c",
     "pool.c",
 ];
 /// Where `cargo xtask setup` notes which slapd its headers belong to.

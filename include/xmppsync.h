@@ -76,7 +76,13 @@ size_t xs_pending_csns(xs_db *db, unsigned server_id, xs_csn *out, size_t max);
  * database is being closed or the pool does not take it. */
 int xs_submit_apply(xs_db *db);
 
-/* In xsr_apply: slapd wants its threads back; return soon, what is left is submitted again. */
+/* Any thread. Asks for one call of xsr_read, with the same answers. */
+int xs_submit_read(xs_db *db);
+
+/* Any thread. While `on`, everybody but us is answered "busy" below this database. */
+void xs_set_loading(xs_db *db, int on);
+
+/* In xsr_apply and xsr_read: slapd wants its threads back; return soon, what is left is submitted again. */
 int xs_must_yield(xs_op *op);
 
 /* In xsr_apply: brackets around many changes. Without a transaction (xs_txn_begin returns 1, the
@@ -97,23 +103,18 @@ enum xs_outcome {
 /* In xsr_apply. `result` receives the LDAP result code, `text` why it was not applied. */
 int xs_apply(xs_op *op, const xs_change *change, int *result, char *text, size_t text_len);
 
+/* In xsr_open and xsr_read: calls xsr_seen_state for the entry with this entryUUID, if there is one. 0, or an LDAP result code. */
+int xs_read_entry(xs_op *op, const xs_bytes *uuid, void *seen);
+
+/* How a walk through the database ended; anything else is an LDAP result code. */
+enum xs_dump_end { XS_DUMP_WHOLE = 0, XS_DUMP_STOPPED = -1, XS_DUMP_YIELDED = -2 };
+
+/* In xsr_read: calls xsr_seen_state for each entry of the database. The walk is no snapshot of one moment. */
+int xs_dump(xs_op *op, void *seen);
+
 /* In xsr_apply and xsr_stop: writes contextCSN to the suffix entry. 0, 1 when there is no suffix
  * entry yet, negative when it failed. */
 int xs_write_context_csn(xs_op *op, const xs_bytes *csns, size_t csns_len);
-
-/* Any thread. As xs_submit_apply, for one call of xsr_read. */
-int xs_submit_read(xs_db *db);
-
-/* In xsr_open: calls xsr_seen_entry for each entry. 0, or an LDAP result code. */
-int xs_scan_entries(xs_op *op, void *seen);
-
-/* In xsr_open and xsr_read: calls xsr_seen_state for the entry with this entryUUID, if there is one. 0, or an LDAP
- * result code. */
-int xs_read_entry(xs_op *op, const xs_bytes *uuid, void *seen);
-
-/* In xsr_read: calls xsr_seen_state for each entry of the database, parents normally before children. 0; or an LDAP
- * result code, or a negative one, when it did not come to the end. */
-int xs_dump(xs_op *op, void *seen);
 
 /* Any thread. A CSN of this server that is later than all before. */
 void xs_new_csn(xs_csn *out);
@@ -124,6 +125,9 @@ int xs_read_context_csn(xs_op *op, void *seen);
 /* In xsr_open: calls xsr_seen_csn for the entryCSN of each entry whose entryCSN is not earlier
  * than `from` (NULL: of every entry). 0, or an LDAP result code. */
 int xs_scan_entry_csn(xs_op *op, const xs_bytes *from, void *seen);
+
+/* In xsr_open: calls xsr_seen_entry for each entry of the database. 0, or an LDAP result code. */
+int xs_scan_entries(xs_op *op, void *seen);
 
 /* ---- Rust, called by the shim ------------------------------------------------------------- */
 
@@ -144,6 +148,12 @@ enum xs_key {
 	XS_KEY_PEER,
 	XS_KEY_LIVE,
 	XS_KEY_JOURNAL,
+	XS_KEY_RETENTION,
+	XS_KEY_JOURNAL_SIZE,
+	XS_KEY_OFFLINE_MESSAGES,
+	XS_KEY_CHECK_INTERVAL,
+	XS_KEY_LOAD_FROM,
+	XS_KEY_SERVE_WHILE_LOADING,
 };
 
 /* Makes the instance of a database; NULL when that failed. `db` is held until xsr_free. */
@@ -162,11 +172,12 @@ void xsr_config_delete(xsr_instance *instance, int key, int index);
 typedef struct xs_database {
 	const char *suffix;     /* as configured */
 	const char *nsuffix;    /* normalised */
+	const char *directory;  /* where the backend keeps its files; NULL: it has no such place */
+	xs_bytes suffix_uuid;   /* textual entryUUID of the suffix entry; NULL: there is no such entry, or `tool_mode` */
 	unsigned server_id;     /* 0: not set */
 	int has_rootdn;
 	int has_lastmod;
 	int has_uuid_index;
-	const char *directory;  /* where the backend keeps its files; NULL when it does not say */
 	int tool_mode;          /* only check; nothing is started */
 } xs_database;
 
@@ -193,23 +204,22 @@ void xsr_txn_end(xsr_instance *instance, const void *txn, int committed);
 /* On a thread of slapd's pool, after xs_submit_apply; never twice at once for one instance. */
 void xsr_apply(xsr_instance *instance, xs_op *op);
 
-/* On a thread of slapd's pool, after xs_submit_read. */
+/* On a thread of slapd's pool, after xs_submit_read; beside xsr_apply, and maybe more than once at a time. */
 void xsr_read(xsr_instance *instance, xs_op *op);
 
-/* The entryUUID of the suffix entry, which is there now; a NULL pointer when there is none. */
+/* The suffix entry was added (its textual entryUUID) or deleted (NULL). Any thread that writes. */
 void xsr_suffix(xsr_instance *instance, const xs_bytes *uuid);
-
-/* `seen` is what Rust gave to xs_scan_entries. An entry without entryCSN has a NULL pointer there. */
-void xsr_seen_entry(void *seen, const xs_bytes *uuid, const xs_bytes *csn);
-/* `seen` is what Rust gave to xs_read_entry or xs_dump. */
-void xsr_seen_state(void *seen, const xs_change *change);
-/* Whether xs_dump shall end now. */
-int xsr_enough(void *seen);
 
 /* The contextCSN to show: writes at most `max`, returns how many there are. */
 size_t xsr_context_csn(xsr_instance *instance, xs_csn *out, size_t max);
 
 /* `seen` is what Rust gave to xs_read_context_csn or xs_scan_entry_csn. */
 void xsr_seen_csn(void *seen, const xs_bytes *csn);
+
+/* `seen` is what Rust gave to xs_scan_entries. Either may be NULL where the entry has none. */
+void xsr_seen_entry(void *seen, const xs_bytes *uuid, const xs_bytes *csn);
+
+/* `seen` is what Rust gave to xs_read_entry or xs_dump; `state` is an XS_ADD. Not 0: no further entry is wanted. */
+int xsr_seen_state(void *seen, const xs_change *state);
 
 #endif

@@ -2,9 +2,10 @@
 
 use crate::boundary::*;
 use crate::generation::generation;
-use crate::view::{CaptureError, Lent, copy_in};
+use crate::read::{SlapdReader, scan};
+use crate::view::Lent;
 use ldap3_proto::proto::{LdapModify, LdapModifyRequest, LdapModifyType, LdapPartialAttribute};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int};
 use std::path::PathBuf;
 use tracing::warn;
 use xmppsync_node::{ContextCsnWrite, Database, Failure, Generation, Opening, Outcome, Reader, Transaction};
@@ -73,6 +74,11 @@ impl Database for DbRef {
     fn submit_read(&self) -> bool {
         // SAFETY: the database is held.
         unsafe { xs_submit_read(self.db) == 0 }
+    }
+
+    fn set_loading(&self, on: bool) {
+        // SAFETY: the database is held.
+        unsafe { xs_set_loading(self.db, c_int::from(on)) }
     }
 
     fn generation(&self) -> Option<Generation> {
@@ -166,63 +172,6 @@ impl Transaction for SlapdTransaction {
     }
 }
 
-impl Reader for SlapdTransaction {
-    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
-        let text = uuid.to_string();
-        let mut found = None;
-        let mut keep = |change| {
-            found = Some(change);
-            true
-        };
-        let mut states = States::new(&mut keep);
-        // SAFETY: `op` is valid, see `new`; `states` is only used by xsr_seen_state during the call.
-        let result =
-            unsafe { xs_read_entry(self.op, &xs_bytes::lend(text.as_bytes()), (&raw mut states).cast()) };
-        states.outcome(result)?;
-        Ok(found)
-    }
-
-    fn must_yield(&self) -> bool {
-        Transaction::must_yield(self)
-    }
-}
-
-/// The callee of `xsr_seen_state`.
-pub(crate) struct States<'a> {
-    /// Returns whether it wants more.
-    each: &'a mut dyn FnMut(Change) -> bool,
-    enough: bool,
-    problem: Option<CaptureError>,
-}
-
-impl<'a> States<'a> {
-    fn new(each: &'a mut dyn FnMut(Change) -> bool) -> States<'a> {
-        States { each, enough: false, problem: None }
-    }
-
-    pub(crate) fn take(&mut self, change: Result<Change, CaptureError>) {
-        match change {
-            Ok(change) => self.enough |= !(self.each)(change),
-            Err(problem) => self.problem = Some(problem),
-        }
-    }
-
-    pub(crate) fn is_enough(&self) -> bool {
-        self.enough
-    }
-
-    fn outcome(self, result: c_int) -> Result<(), Failure> {
-        match (result, self.problem) {
-            (0, None) => Ok(()),
-            (0, Some(problem)) => Err(Failure { result: OTHER, text: problem.to_string() }),
-            (result, _) => Err(Failure { result, text: "the search failed".to_owned() }),
-        }
-    }
-}
-
-/// The callee of `xsr_seen_entry`.
-pub(crate) type Entries<'a> = &'a mut dyn FnMut(EntryUuid, Option<Csn>);
-
 /// A database that is being opened.
 pub(crate) struct OpeningDatabase<'a> {
     op: *mut xs_op,
@@ -262,17 +211,15 @@ impl Opening for OpeningDatabase<'_> {
         Ok(seen.vector)
     }
 
-    fn scan(&mut self, mut each: &mut dyn FnMut(EntryUuid, Option<Csn>)) -> Result<(), Failure> {
-        let seen: *mut Entries<'_> = &raw mut each;
-        // SAFETY: see `new`; `seen` is only used by xsr_seen_entry during the call.
-        match unsafe { xs_scan_entries(self.op, seen.cast::<c_void>()) } {
-            0 => Ok(()),
-            result => Err(Failure { result, text: "its entries cannot be read".to_owned() }),
-        }
+    fn scan(&mut self, each: &mut dyn FnMut(EntryUuid, Option<Csn>)) -> Result<(), Failure> {
+        // SAFETY: see `new`.
+        unsafe { scan(self.op, each) }
+            .map_err(|result| Failure { result, text: "its entries cannot be read".to_owned() })
     }
 
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
-        self.transaction.read_entry(uuid)
+        // SAFETY: see `new`.
+        unsafe { SlapdReader::new(self.op) }.read_entry(uuid)
     }
 
     fn new_csn(&mut self) -> Result<Csn, Failure> {
@@ -299,18 +246,6 @@ impl Opening for OpeningDatabase<'_> {
 
     fn generation(&mut self) -> Option<Generation> {
         generation(self.directory.as_deref()?)
-    }
-}
-
-/// Shows a state to the callee of `xs_read_entry` or `xs_dump`.
-///
-/// # Safety
-/// `seen` is what was passed in, alive and used by nobody else; the change is valid.
-pub(crate) unsafe fn seen_state(seen: *mut c_void, change: *const xs_change) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let states = &mut *seen.cast::<States<'_>>();
-        states.take(copy_in(&*change));
     }
 }
 

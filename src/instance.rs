@@ -1,12 +1,14 @@
 //! One configured database, and the functions by which slapd uses it.
 
 use crate::boundary::*;
-use crate::database::{DbRef, Entries, OpeningDatabase, Seen, SlapdTransaction, States, seen_state};
+use crate::database::{DbRef, OpeningDatabase, Seen, SlapdTransaction};
 use crate::guard::guard;
+use crate::read::SlapdReader;
 use crate::settings::{DatabaseFacts, Settings};
 use crate::view::{CaptureError, copy_in};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tracing::error;
@@ -18,6 +20,31 @@ use xmppsync_replica::{BootId, Change, Csn, EntryUuid};
 /// ends with its work.
 static CHECKED_ROOMS: Mutex<BTreeSet<BareJid>> = Mutex::new(BTreeSet::new());
 
+/// The journal directories of the open databases.
+static JOURNALS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A journal directory that is this database's alone, as long as this lives.
+struct JournalClaim(PathBuf);
+
+impl JournalClaim {
+    fn take(journal: &Path, suffix: &str) -> Result<JournalClaim, String> {
+        let place = std::fs::canonicalize(journal).unwrap_or_else(|_| journal.to_owned());
+        match JOURNALS.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone()) {
+            true => Ok(JournalClaim(place)),
+            false => Err(format!(
+                "database \"{suffix}\": the journal directory {} is that of another database; set xmppsync-journal",
+                journal.display()
+            )),
+        }
+    }
+}
+
+impl Drop for JournalClaim {
+    fn drop(&mut self) {
+        JOURNALS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
 /// What the shim knows as `xsr_instance`.
 struct Instance {
     db: *mut xs_db,
@@ -25,6 +52,8 @@ struct Instance {
     /// The settings with which the database was opened last.
     used: Mutex<Option<Settings>>,
     replica: RwLock<Option<Replica>>,
+    /// Of the open database.
+    journal: Mutex<Option<JournalClaim>>,
     started: AtomicBool,
 }
 
@@ -48,6 +77,10 @@ impl Instance {
         self.replica.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn journal(&self) -> MutexGuard<'_, Option<JournalClaim>> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take_replica(&self) -> Option<Replica> {
         self.replica.write().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -61,7 +94,10 @@ impl Instance {
             return Ok(Opened::Silent);
         }
         let config = settings.complete(facts, BootId::new(rand::random()))?;
+        let claim = JournalClaim::take(&config.keep.journal, &facts.suffix)?;
         if op.is_null() {
+            // The process ends with its work, and so does its claim.
+            *self.journal() = Some(claim);
             // slapadd, slapcat and the like: checked, nothing more.
             let mut rooms = CHECKED_ROOMS.lock().unwrap_or_else(PoisonError::into_inner);
             return match rooms.insert(config.group.room.clone()) {
@@ -79,6 +115,8 @@ impl Instance {
         };
         let replica = Replica::open(config, Arc::new(database), &mut opening)
             .map_err(|problem| format!("database \"{}\": {problem}", facts.suffix))?;
+        replica.suffix_entry(facts.suffix_uuid);
+        *self.journal() = Some(claim);
         *self.replica.write().unwrap_or_else(PoisonError::into_inner) = Some(replica);
         *self.used() = Some(settings);
         Ok(Opened::Replicating)
@@ -138,6 +176,7 @@ extern "C" fn xsr_new(db: *mut xs_db) -> *mut xsr_instance {
             settings: Mutex::default(),
             used: Mutex::default(),
             replica: RwLock::default(),
+            journal: Mutex::default(),
             started: AtomicBool::new(false),
         };
         Box::into_raw(Box::new(instance)).cast()
@@ -242,10 +281,9 @@ unsafe extern "C" fn xsr_open(
                 has_rootdn: (*database).has_rootdn != 0,
                 has_lastmod: (*database).has_lastmod != 0,
                 has_uuid_index: (*database).has_uuid_index != 0,
-                directory: match (*database).directory.is_null() {
-                    true => None,
-                    false => Some(copy_text((*database).directory).into()),
-                },
+                directory: (!(*database).directory.is_null())
+                    .then(|| PathBuf::from(copy_text((*database).directory))),
+                suffix_uuid: EntryUuid::parse((*database).suffix_uuid.as_slice()).ok(),
             };
             match instance(pointer).open(&facts, op) {
                 Ok(Opened::Replicating) => 0,
@@ -283,6 +321,7 @@ unsafe extern "C" fn xsr_stop(pointer: *mut xsr_instance, op: *mut xs_op, ends: 
         // What was never started has not read its vector, and must not write an empty one.
         replica
             .stop((started && !op.is_null()).then_some(&mut transaction as &mut dyn Transaction), ends != 0);
+        instance.journal().take();
     });
 }
 
@@ -334,7 +373,7 @@ unsafe extern "C" fn xsr_apply(pointer: *mut xsr_instance, op: *mut xs_op) {
 unsafe extern "C" fn xsr_read(pointer: *mut xsr_instance, op: *mut xs_op) {
     guard("xsr_read", (), || {
         // SAFETY: the shim passes a live instance and an operation of this thread.
-        let (instance, mut reader) = unsafe { (instance(pointer), SlapdTransaction::new(op)) };
+        let (instance, mut reader) = unsafe { (instance(pointer), SlapdReader::new(op)) };
         if let Some(replica) = instance.replica().as_ref() {
             replica.read(&mut reader);
         }
@@ -344,37 +383,12 @@ unsafe extern "C" fn xsr_read(pointer: *mut xsr_instance, op: *mut xs_op) {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xsr_suffix(pointer: *mut xsr_instance, uuid: *const xs_bytes) {
     guard("xsr_suffix", (), || {
-        // SAFETY: the shim passes a live instance and a value that is valid during the call.
-        let (instance, uuid) = unsafe { (instance(pointer), (*uuid).as_slice()) };
+        // SAFETY: the shim passes a live instance, and null or a value that is valid during the call.
+        let (instance, uuid) = unsafe { (instance(pointer), uuid.as_ref().map(|uuid| uuid.as_slice())) };
         if let Some(replica) = instance.replica().as_ref() {
-            replica.suffix_entry(EntryUuid::parse(uuid).ok());
+            replica.suffix_entry(uuid.and_then(|uuid| EntryUuid::parse(uuid).ok()));
         }
     });
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn xsr_seen_entry(seen: *mut c_void, uuid: *const xs_bytes, csn: *const xs_bytes) {
-    guard("xsr_seen_entry", (), || {
-        // SAFETY: `seen` is what scan passed in, alive and used by nobody else during the call; the values are valid
-        // during the call.
-        let (each, uuid, csn) =
-            unsafe { (&mut *seen.cast::<Entries<'_>>(), (*uuid).as_slice(), (*csn).as_slice()) };
-        if let Ok(uuid) = EntryUuid::parse(uuid) {
-            each(uuid, Csn::parse(csn).ok());
-        }
-    });
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn xsr_seen_state(seen: *mut c_void, change: *const xs_change) {
-    // SAFETY: the shim passes on what it was given, and a change that is valid during the call.
-    guard("xsr_seen_state", (), || unsafe { seen_state(seen, change) });
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn xsr_enough(seen: *mut c_void) -> c_int {
-    // SAFETY: the shim passes on what it was given.
-    guard("xsr_enough", 1, || c_int::from(unsafe { &*seen.cast::<States<'_>>() }.is_enough()))
 }
 
 #[unsafe(no_mangle)]

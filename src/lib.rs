@@ -13,5 +13,7 @@ mod generation;
 mod guard;
 mod instance;
 mod log;
+mod quantity;
+mod read;
 mod settings;
 mod view;

@@ -1,6 +1,7 @@
 //! The directives of one database: kept as the admin wrote them, judged one by one and as a whole.
 
 use crate::boundary::*;
+use crate::quantity;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 use xmpp_parsers::jid::{BareJid, FullJid, Jid};
 use xmppsync_link::{GroupConfig, Password, Server, SessionConfig, Tls};
-use xmppsync_node::{ReplicaConfig, Retention};
-use xmppsync_replica::{BootId, ServerId};
+use xmppsync_node::{KeepConfig, ReplicaConfig};
+use xmppsync_replica::{BootId, EntryUuid, ServerId};
 use xmppsync_wire::Live;
 
 /// The port of XMPP clients (RFC 6120), and the customary one of direct TLS.
@@ -19,8 +20,11 @@ const PORT_DIRECT: u16 = 5223;
 /// How a certificate in a PEM file begins (RFC 7468).
 const PEM_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
+/// The journal's directory in that of the database.
+const JOURNAL: &str = "xmppsync";
+
 /// Names of the directives by their key.
-const NAMES: [(u32, &str); 13] = [
+const NAMES: [(u32, &str); 19] = [
     (XS_KEY_REPLICATED, "xmppsync-replicated"),
     (XS_KEY_JID, "xmppsync-jid"),
     (XS_KEY_PASSWORD, "xmppsync-password"),
@@ -34,6 +38,12 @@ const NAMES: [(u32, &str); 13] = [
     (XS_KEY_PEER, "xmppsync-peer"),
     (XS_KEY_LIVE, "xmppsync-live"),
     (XS_KEY_JOURNAL, "xmppsync-journal"),
+    (XS_KEY_RETENTION, "xmppsync-retention"),
+    (XS_KEY_JOURNAL_SIZE, "xmppsync-journal-size"),
+    (XS_KEY_OFFLINE_MESSAGES, "xmppsync-offline-messages"),
+    (XS_KEY_CHECK_INTERVAL, "xmppsync-check-interval"),
+    (XS_KEY_LOAD_FROM, "xmppsync-load-from"),
+    (XS_KEY_SERVE_WHILE_LOADING, "xmppsync-serve-while-loading"),
 ];
 
 /// What slapd says of the database.
@@ -45,8 +55,8 @@ pub(crate) struct DatabaseFacts {
     pub(crate) has_rootdn: bool,
     pub(crate) has_lastmod: bool,
     pub(crate) has_uuid_index: bool,
-    /// Where the backend keeps its files, if it says so.
     pub(crate) directory: Option<PathBuf>,
+    pub(crate) suffix_uuid: Option<EntryUuid>,
 }
 
 /// Key and value of each directive in the order of the file.
@@ -58,7 +68,7 @@ impl Settings {
     /// A sentence that names the directive and says what would be right.
     pub(crate) fn set(&mut self, key: u32, value: &str) -> Result<(), String> {
         let value = match key {
-            XS_KEY_REPLICATED => on_or_off(value),
+            XS_KEY_REPLICATED | XS_KEY_SERVE_WHILE_LOADING => on_or_off(value),
             _ => check(key, value).map(|()| value),
         };
         let value = value.map_err(|problem| format!("<{}> {problem}", name(key)))?;
@@ -145,16 +155,13 @@ impl Settings {
         if peers.is_empty() {
             warn!("{of} no xmppsync-peer is configured: nobody is let into the group");
         }
+        let keep = self.keep(&of, facts, &own, &peers)?;
         let node = own.node().map(ToString::to_string).unwrap_or_default();
         Ok(ReplicaConfig {
             suffix: facts.suffix.clone(),
             nsuffix: facts.nsuffix.clone(),
             server_id,
             boot,
-            journal: self.journal(&of, facts)?,
-            retention: Retention { age_seconds: 7 * 86_400, bytes_max: 1 << 30 },
-            offline_messages: 100,
-            check_interval: std::time::Duration::from_secs(86_400),
             live: if self.value(XS_KEY_LIVE) == Some("pubsub") { Live::Pubsub } else { Live::Muc },
             group: GroupConfig {
                 nick: format!("{node}-{server_id}"),
@@ -165,17 +172,52 @@ impl Settings {
                 room,
             },
             session: self.session(&of, jid)?,
+            keep,
         })
     }
 
-    fn journal(&self, of: &str, facts: &DatabaseFacts) -> Result<PathBuf, String> {
-        match (self.value(XS_KEY_JOURNAL), &facts.directory) {
-            (Some(configured), _) => Ok(configured.into()),
-            (None, Some(directory)) => Ok(directory.join("xmppsync")),
-            (None, None) => Err(format!(
-                "{of} the backend has no directory for the journal; write xmppsync-journal with one of its own"
-            )),
-        }
+    fn keep(
+        &self,
+        of: &str,
+        facts: &DatabaseFacts,
+        own: &BareJid,
+        peers: &[BareJid],
+    ) -> Result<KeepConfig, String> {
+        let journal = match (self.value(XS_KEY_JOURNAL), &facts.directory) {
+            (Some(journal), _) => PathBuf::from(journal),
+            (None, Some(directory)) => directory.join(JOURNAL),
+            (None, None) => {
+                return Err(format!(
+                    "{of} its backend has no directory of its own; set xmppsync-journal to a directory for the journal"
+                ));
+            }
+        };
+        let value = |key, default| self.value(key).unwrap_or(default);
+        let wrong = |key: u32| move |problem: String| format!("{of} <{}> {problem}", name(key));
+        let load_from = match self.value(XS_KEY_LOAD_FROM).and_then(|jid| BareJid::new(jid).ok()) {
+            // The configuration may be the same on every server.
+            Some(jid) if jid == *own => None,
+            Some(jid) if !peers.contains(&jid) => {
+                return Err(format!(
+                    "{of} <xmppsync-load-from> {jid} is no member of the group; write xmppsync-peer {jid}"
+                ));
+            }
+            other => other,
+        };
+        let interval =
+            quantity::time(value(XS_KEY_CHECK_INTERVAL, "1d"), true).map_err(wrong(XS_KEY_CHECK_INTERVAL))?;
+        Ok(KeepConfig {
+            journal,
+            retention: quantity::time(value(XS_KEY_RETENTION, "7d"), false)
+                .map_err(wrong(XS_KEY_RETENTION))?,
+            journal_size: quantity::journal_bytes(value(XS_KEY_JOURNAL_SIZE, "1g"))
+                .map_err(wrong(XS_KEY_JOURNAL_SIZE))?,
+            offline_messages: quantity::messages(value(XS_KEY_OFFLINE_MESSAGES, "100"))
+                .map_err(wrong(XS_KEY_OFFLINE_MESSAGES))?,
+            check_interval: (!interval.is_zero()).then_some(interval),
+            load_from,
+            serve_while_loading: self.value(XS_KEY_SERVE_WHILE_LOADING) != Some("off"),
+        })
     }
 
     fn jid(&self, of: &str, nsuffix: &str) -> Result<FullJid, String> {
@@ -264,7 +306,7 @@ fn check(key: u32, value: &str) -> Result<(), String> {
                 Err(format!("\"{value}\" is no JID ({problem}); write user@domain or user@domain/resource"))
             }
         },
-        XS_KEY_PEER => match Jid::new(value) {
+        XS_KEY_PEER | XS_KEY_LOAD_FROM => match Jid::new(value) {
             Ok(jid) if jid.node().is_some() && jid.resource().is_none() => Ok(()),
             Ok(jid) if jid.node().is_some() => {
                 Err(format!("\"{value}\" has a resource; write {}", jid.to_bare()))
@@ -292,6 +334,10 @@ fn check(key: u32, value: &str) -> Result<(), String> {
             true => Ok(()),
             false => Err(format!("{value} holds no certificate; it has to be a PEM file of the authorities")),
         },
+        XS_KEY_RETENTION => quantity::time(value, false).map(drop),
+        XS_KEY_CHECK_INTERVAL => quantity::time(value, true).map(drop),
+        XS_KEY_JOURNAL_SIZE => quantity::journal_bytes(value).map(drop),
+        XS_KEY_OFFLINE_MESSAGES => quantity::messages(value).map(drop),
         XS_KEY_JOURNAL if !Path::new(value).is_absolute() => Err(format!("\"{value}\" is no absolute path")),
         _ => Ok(()),
     }

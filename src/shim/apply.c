@@ -458,7 +458,7 @@ static int in_mods(const Modifications *m, const AttributeDescription *ad)
 }
 
 /* Attributes that the entry has and the state does not go. */
-static int remove_others(Operation *op, const target *t, Modifications **mods)
+static int remove_others(xs_db *db, Operation *op, const target *t, Modifications **mods)
 {
 	struct berval ndn = t->ndn;
 	Entry *e = NULL;
@@ -470,7 +470,7 @@ static int remove_others(Operation *op, const target *t, Modifications **mods)
 	for (a = e->e_attrs; a != NULL; a = a->a_next) {
 		Modifications *m;
 
-		if (!xs_replicated(a->a_desc, 1) || in_mods(*mods, a->a_desc)) {
+		if (!xs_replicated(a->a_desc, 1) || xs_made_here(db, a->a_desc) || in_mods(*mods, a->a_desc)) {
 			continue;
 		}
 		m = ch_calloc(1, sizeof(*m));
@@ -508,7 +508,7 @@ static int apply_put(xs_op *x, const xs_change *change, target *t, verdict v)
 	for (m = mods; m != NULL; m = m->sml_next) {
 		m->sml_op = LDAP_MOD_REPLACE;
 	}
-	rc = remove_others(op, t, &mods);
+	rc = remove_others(x->db, op, t, &mods);
 	if (rc != LDAP_SUCCESS) {
 		slap_mods_free(mods, 1);
 		return say(v, XS_FAILED, rc, "the entry is gone");
@@ -546,23 +546,6 @@ static void count_move(xs_db *db, const xs_change *change)
 	}
 }
 
-/* The database begins to be a copy of something. Should the transaction be aborted, the entry comes again. */
-static void note_suffix(xs_op *x, const xs_change *change)
-{
-	Operation *op = x->op;
-	struct berval dn = bv_in(change->dn), ndn = BER_BVNULL;
-
-	if (change->dn.len != op->o_bd->be_suffix[0].bv_len
-		|| dnNormalize(0, NULL, NULL, &dn, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS)
-	{
-		return; /* nearly always; a suffix in another spelling is found at the next start */
-	}
-	if (dn_match(&ndn, &op->o_bd->be_nsuffix[0])) {
-		xsr_suffix(x->db->instance, &change->uuid);
-	}
-	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
-}
-
 int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t text_len)
 {
 	verdict v = { result, text, text_len };
@@ -578,9 +561,6 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 	if (change->operation == XS_ADD || change->operation == XS_PUT) {
 		/* An entry that is there was brought by another way, in this state or a later one, or has to become so. */
 		outcome = there ? apply_put(x, change, &t, v) : apply_add(x, change, v);
-		if (outcome == XS_APPLIED && !there) {
-			note_suffix(x, change);
-		}
 	} else if (change->operation == XS_DELETE) {
 		outcome = there ? apply_delete(x, change, &t, v) : XS_APPLIED;
 	} else if (!there) {
@@ -593,6 +573,11 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 		outcome = apply_modrdn(x, change, &t, v);
 	}
 	count_move(x->db, change);
+	if (outcome == XS_APPLIED && (change->operation == XS_DELETE ? there
+			: (change->operation == XS_ADD || change->operation == XS_PUT) && !there))
+	{
+		xs_suffix_note(x->db, op, change->operation == XS_DELETE ? NULL : &change->uuid, x->txn != NULL);
+	}
 	/* One CSN left pending would hold back all of its server. */
 	slap_graduate_commit_csn(op);
 	xs_op_reset_csn(op);

@@ -57,12 +57,12 @@ static size_t view_mods(Modifications *list, int operational_only, xs_modificati
 	return count;
 }
 
-size_t xs_view_attributes(Attribute *list, xs_modification *out)
+size_t xs_view_attributes(xs_db *db, Attribute *list, xs_modification *out)
 {
 	size_t count = 0;
 
 	for (; list != NULL; list = list->a_next) {
-		if (!xs_replicated(list->a_desc, 1)) {
+		if (!xs_replicated(list->a_desc, 1) || xs_made_here(db, list->a_desc)) {
 			continue;
 		}
 		if (out != NULL) {
@@ -104,7 +104,7 @@ static void capture_add(xs_capture *c, Operation *op)
 {
 	Entry *e = op->ora_e;
 	Attribute *uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
-	size_t len = xs_view_attributes(e->e_attrs, NULL);
+	size_t len = xs_view_attributes(c->db, e->e_attrs, NULL);
 	xs_modification *mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
 	xs_change change = { .operation = XS_ADD, .mods = mods };
 
@@ -113,11 +113,9 @@ static void capture_add(xs_capture *c, Operation *op)
 		change.uuid = XS_OUT(uuid->a_vals[0]);
 	}
 	change.dn = XS_OUT(e->e_name);
-	change.mods_len = xs_view_attributes(e->e_attrs, mods);
+	change.mods_len = xs_view_attributes(c->db, e->e_attrs, mods);
 	hand_over(c->db, op, &change);
-	if (dn_match(&e->e_nname, &c->db->be->be_nsuffix[0])) {
-		xsr_suffix(c->db->instance, &change.uuid);
-	}
+	xs_suffix_note(c->db, op, &change.uuid, op->o_txnSpec);
 	op->o_tmpfree(mods, op->o_tmpmemctx);
 }
 
@@ -211,6 +209,9 @@ static int on_response(Operation *op, SlapReply *rs)
 		} else {
 			check_uuid(c, op);
 			capture_other(c, op);
+			if (op->o_tag == LDAP_REQ_DELETE) {
+				xs_suffix_note(c->db, op, NULL, op->o_txnSpec);
+			}
 		}
 	}
 	return SLAP_CB_CONTINUE;
@@ -265,6 +266,9 @@ int xs_hook_write(Operation *op, SlapReply *rs)
 	/* memberof, refint and the contextCSN of syncprov set o_dont_replicate: every server makes these itself. */
 	if (xs_op_is_own(op) || op->o_dont_replicate || !db->capturing) {
 		return SLAP_CB_CONTINUE;
+	}
+	if (xs_refused_busy(db, op, rs)) {
+		return rs->sr_err;
 	}
 	/* A change without a CSN has no place in the order of all changes. The refresh of dds is one: it leaves the flag as
 	 * the bytes of the extended request happen to be (overlays/dds.c 1164-1182). */
@@ -321,5 +325,6 @@ int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr)
 	if (!own) {
 		xsr_txn_end(db->instance, op->o_conn, txnop == SLAP_TXN_COMMIT && rc == 0);
 	}
+	xs_suffix_settle(db, op);
 	return rc;
 }

@@ -45,6 +45,19 @@ ConfigTable xs_config[] = {
 		STRING_ATTRIBUTE("12", "olcXmppSyncLive", "What carries the live stream")),
 	DIRECTIVE("xmppsync-journal", "directory", XS_KEY_JOURNAL,
 		STRING_ATTRIBUTE("13", "olcXmppSyncJournal", "Where the overlay keeps its files")),
+	DIRECTIVE("xmppsync-retention", "time", XS_KEY_RETENTION,
+		STRING_ATTRIBUTE("14", "olcXmppSyncRetention", "How long the journal keeps changes")),
+	DIRECTIVE("xmppsync-journal-size", "bytes", XS_KEY_JOURNAL_SIZE,
+		STRING_ATTRIBUTE("15", "olcXmppSyncJournalSize", "How large the journal may become")),
+	DIRECTIVE("xmppsync-offline-messages", "number", XS_KEY_OFFLINE_MESSAGES,
+		STRING_ATTRIBUTE("16", "olcXmppSyncOfflineMessages", "How many messages wait for an absent peer")),
+	DIRECTIVE("xmppsync-check-interval", "time", XS_KEY_CHECK_INTERVAL,
+		STRING_ATTRIBUTE("17", "olcXmppSyncCheckInterval", "How often the copy is compared with that of a peer")),
+	DIRECTIVE("xmppsync-load-from", "jid", XS_KEY_LOAD_FROM,
+		STRING_ATTRIBUTE("18", "olcXmppSyncLoadFrom", "The peer from which an empty database is loaded")),
+	DIRECTIVE("xmppsync-serve-while-loading", "on|off", XS_KEY_SERVE_WHILE_LOADING,
+		"( " ARC ".1.19 NAME 'olcXmppSyncServeWhileLoading' DESC 'Whether clients are served by a copy that is not whole' "
+		"EQUALITY booleanMatch SYNTAX OMsBoolean SINGLE-VALUE )"),
 	{ NULL, NULL, 0, 0, 0, ARG_IGNORED }
 };
 
@@ -52,7 +65,9 @@ ConfigOCs xs_config_ocs[] = {
 	{ "( " ARC ".2.1 NAME 'olcXmppSyncConfig' DESC 'Replication over XMPP' SUP olcOverlayConfig "
 		"MAY ( olcXmppSyncReplicated $ olcXmppSyncJid $ olcXmppSyncPassword $ olcXmppSyncPasswordFile $ "
 		"olcXmppSyncServer $ olcXmppSyncTls $ olcXmppSyncTlsCa $ olcXmppSyncMuc $ olcXmppSyncPubsub $ "
-		"olcXmppSyncRoom $ olcXmppSyncPeer $ olcXmppSyncLive $ olcXmppSyncJournal ) )",
+		"olcXmppSyncRoom $ olcXmppSyncPeer $ olcXmppSyncLive $ olcXmppSyncJournal $ olcXmppSyncRetention $ "
+		"olcXmppSyncJournalSize $ olcXmppSyncOfflineMessages $ olcXmppSyncCheckInterval $ olcXmppSyncLoadFrom $ "
+		"olcXmppSyncServeWhileLoading ) )",
 		Cft_Overlay, xs_config },
 	{ NULL, 0, NULL }
 };
@@ -106,7 +121,7 @@ static int emit(ConfigArgs *c, xs_db *db)
 	if (value == NULL) {
 		return 1;
 	}
-	if (c->type == XS_KEY_REPLICATED) {
+	if (c->type == XS_KEY_REPLICATED || c->type == XS_KEY_SERVE_WHILE_LOADING) {
 		ber_str2bv(strcmp(value, "on") == 0 ? "TRUE" : "FALSE", 0, 0, &c->value_bv);
 		ch_free(value);
 		return 0;
@@ -179,15 +194,6 @@ static BerVarray backend_values(BackendDB *be, const char *name)
 	return values_of(below.bd_info, &below, name);
 }
 
-char *xs_backend_value(BackendDB *be, const char *name)
-{
-	BerVarray values = backend_values(be, name);
-	char *value = values != NULL ? ch_strdup(values[0].bv_val) : NULL;
-
-	ber_bvarray_free(values);
-	return value;
-}
-
 /* Which of several "serverID NUMBER URL" is ours only a slapd that listens knows. The tools have to know
  * that there is one. */
 unsigned xs_listed_server_id(void)
@@ -198,6 +204,19 @@ unsigned xs_listed_server_id(void)
 
 	ber_bvarray_free(values);
 	return id;
+}
+
+int xs_directory(BackendDB *be, char *out, size_t out_len)
+{
+	BerVarray values = backend_values(be, "directory");
+	int fits = values != NULL && values[0].bv_len < out_len;
+
+	if (fits) {
+		memcpy(out, values[0].bv_val, values[0].bv_len);
+		out[values[0].bv_len] = '\0';
+	}
+	ber_bvarray_free(values);
+	return fits;
 }
 
 int xs_has_index(BackendDB *be, const char *attribute)

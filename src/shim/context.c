@@ -46,6 +46,14 @@ void xs_op_init(xs_op *x, xs_db *db, void *thrctx, int newmem)
 	LDAP_SLIST_INSERT_HEAD(&x->op->o_extra, &x->own, oe_next);
 }
 
+void xs_op_init_below(xs_op *x, xs_db *db, void *thrctx, int newmem, BackendDB *be, BackendDB *below)
+{
+	*below = *be;
+	below->bd_info = db->on->on_info->oi_orig;
+	xs_op_init(x, db, thrctx, newmem);
+	x->op->o_bd = below;
+}
+
 /* slap_queue_csn left a copy in the operation; the next change must not find it there. */
 void xs_op_reset_csn(Operation *op)
 {

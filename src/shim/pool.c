@@ -65,15 +65,17 @@ static void *apply_task(void *thrctx, void *arg)
 	return NULL;
 }
 
+/* Reads go past the overlays, which would show clients more than is stored. */
 static void *read_task(void *thrctx, void *arg)
 {
 	xs_db *db = arg;
 
 	if (enter(db)) {
 		if (db->started) {
+			BackendDB below;
 			xs_op x;
 
-			xs_op_init(&x, db, thrctx, 1);
+			xs_op_init_below(&x, db, thrctx, 1, db->be, &below);
 			xsr_read(db->instance, &x);
 		}
 		leave(db);

@@ -1,21 +1,38 @@
-/* Entries as they are: for the journal's inventory, and for peers that lack them. */
+/* Entries as they are stored: for the scan of db_open, for peers that lack them, and for a copy of the whole. */
 
 #include "shim.h"
+
+typedef struct reading {
+	xs_op *x;
+	void *seen;
+	int whole; /* ends early when slapd wants its thread back */
+	int end;   /* enum xs_dump_end */
+} reading;
+
+static xs_bytes first_value(Entry *e, AttributeDescription *ad)
+{
+	Attribute *a = attr_find(e->e_attrs, ad);
+
+	return a != NULL && a->a_numvals > 0 ? XS_OUT(a->a_vals[0]) : (xs_bytes){ 0, NULL };
+}
+
+static int search_all(xs_op *x, slap_callback *cb)
+{
+	Filter filter = { .f_choice = LDAP_FILTER_PRESENT };
+	int rc;
+
+	filter.f_desc = slap_schema.si_ad_objectClass;
+	rc = xs_search(x, &filter, cb);
+	return rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_REFERRAL ? LDAP_SUCCESS : rc; /* there is no suffix entry yet */
+}
 
 static int scan_response(Operation *op, SlapReply *rs)
 {
 	if (rs->sr_type == REP_SEARCH) {
-		Attribute *uuid = attr_find(rs->sr_entry->e_attrs, slap_schema.si_ad_entryUUID);
-		Attribute *csn = attr_find(rs->sr_entry->e_attrs, slap_schema.si_ad_entryCSN);
+		xs_bytes uuid = first_value(rs->sr_entry, slap_schema.si_ad_entryUUID);
+		xs_bytes csn = first_value(rs->sr_entry, slap_schema.si_ad_entryCSN);
 
-		if (uuid != NULL) {
-			xs_bytes u = XS_OUT(uuid->a_vals[0]), c = { 0, NULL };
-
-			if (csn != NULL) {
-				c = XS_OUT(csn->a_vals[0]);
-			}
-			xsr_seen_entry(op->o_callback->sc_private, &u, &c);
-		}
+		xsr_seen_entry(op->o_callback->sc_private, &uuid, &csn);
 	}
 	return LDAP_SUCCESS;
 }
@@ -23,112 +40,76 @@ static int scan_response(Operation *op, SlapReply *rs)
 int xs_scan_entries(xs_op *x, void *seen)
 {
 	slap_callback cb = { .sc_response = scan_response, .sc_private = seen };
-	Filter filter = { .f_choice = LDAP_FILTER_PRESENT };
-	int rc;
 
-	filter.f_desc = slap_schema.si_ad_objectClass;
-	rc = xs_search(x, &filter, &cb);
-	return rc == LDAP_NO_SUCH_OBJECT ? LDAP_SUCCESS : rc;
+	return search_all(x, &cb);
 }
 
-/* The view of an entry as the change that would add it, for the duration of one call of xsr_seen_state. */
-static void show_state(Operation *op, Entry *e, void *seen)
+/* The same as capture.c makes of an add. */
+static int show_state(reading *r, Operation *op, Entry *e)
 {
-	Attribute *uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
-	Attribute *csn = attr_find(e->e_attrs, slap_schema.si_ad_entryCSN);
-	size_t len = xs_view_attributes(e->e_attrs, NULL);
-	xs_modification *mods;
-	xs_change change = { .operation = XS_ADD };
+	size_t len = xs_view_attributes(r->x->db, e->e_attrs, NULL);
+	xs_modification *mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
+	xs_change state = { .operation = XS_ADD, .mods = mods };
+	int enough;
 
-	if (uuid == NULL || csn == NULL) {
-		return;
-	}
-	mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
-	change.uuid = XS_OUT(uuid->a_vals[0]);
-	change.csn = XS_OUT(csn->a_vals[0]);
-	change.dn = XS_OUT(e->e_name);
-	change.mods = mods;
-	change.mods_len = xs_view_attributes(e->e_attrs, mods);
-	xsr_seen_state(seen, &change);
+	state.csn = first_value(e, slap_schema.si_ad_entryCSN);
+	state.uuid = first_value(e, slap_schema.si_ad_entryUUID);
+	state.dn = XS_OUT(e->e_name);
+	state.mods_len = xs_view_attributes(r->x->db, e->e_attrs, mods);
+	enough = xsr_seen_state(r->seen, &state);
 	op->o_tmpfree(mods, op->o_tmpmemctx);
+	return enough;
 }
 
-static int state_response(Operation *op, SlapReply *rs)
+static int read_response(Operation *op, SlapReply *rs)
 {
-	if (rs->sr_type == REP_SEARCH) {
-		show_state(op, rs->sr_entry, op->o_callback->sc_private);
+	reading *r = op->o_callback->sc_private;
+
+	if (rs->sr_type != REP_SEARCH || r->end != XS_DUMP_WHOLE) {
+		return LDAP_SUCCESS;
 	}
-	return LDAP_SUCCESS;
+	if (show_state(r, op, rs->sr_entry)) {
+		r->end = XS_DUMP_STOPPED;
+	} else if (r->whole && xs_must_yield(r->x)) {
+		r->end = XS_DUMP_YIELDED;
+	}
+	/* back-mdb ends a search whose entry could not be sent for this reason (back-mdb/search.c 1117-1134). */
+	return r->end == XS_DUMP_WHOLE ? LDAP_SUCCESS : LDAP_UNAVAILABLE;
 }
 
 int xs_read_entry(xs_op *x, const xs_bytes *uuid, void *seen)
 {
-	Operation *op = x->op;
-	slap_callback cb = { .sc_response = state_response, .sc_private = seen };
-	struct berval value = { .bv_len = uuid->len, .bv_val = uuid->ptr }, nuuid = BER_BVNULL;
-	MatchingRule *mr = slap_schema.si_ad_entryUUID->ad_type->sat_equality;
+	reading r = { .x = x, .seen = seen };
+	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
 	AttributeAssertion ava = ATTRIBUTEASSERTION_INIT;
 	Filter filter = { .f_choice = LDAP_FILTER_EQUALITY };
-	int rc;
+	MatchingRule *mr = slap_schema.si_ad_entryUUID->ad_type->sat_equality;
+	struct berval text = { .bv_len = uuid->len, .bv_val = uuid->ptr }, nuuid = BER_BVNULL;
+	Operation *op = x->op;
+	int rc = mr->smr_normalize(SLAP_MR_VALUE_OF_ATTRIBUTE_SYNTAX, NULL, mr, &text, &nuuid, op->o_tmpmemctx);
 
-	if (mr->smr_normalize(SLAP_MR_VALUE_OF_ATTRIBUTE_SYNTAX, NULL, mr, &value, &nuuid, op->o_tmpmemctx) != LDAP_SUCCESS) {
-		return LDAP_INVALID_SYNTAX;
+	if (rc != LDAP_SUCCESS) {
+		return rc;
 	}
 	ava.aa_desc = slap_schema.si_ad_entryUUID;
 	ava.aa_value = nuuid;
 	filter.f_ava = &ava;
 	rc = xs_search(x, &filter, &cb);
 	op->o_tmpfree(nuuid.bv_val, op->o_tmpmemctx);
-	return rc == LDAP_NO_SUCH_OBJECT ? LDAP_SUCCESS : rc;
-}
-
-/* Shows every entry, in one search. Ends early when the callee of xsr_seen_state says so, or slapd wants its threads. */
-typedef struct walk {
-	xs_op *x;
-	void *seen;
-} walk;
-
-static int dump_response(Operation *op, SlapReply *rs)
-{
-	walk *w = op->o_callback->sc_private;
-
-	if (rs->sr_type == REP_SEARCH) {
-		show_state(op, rs->sr_entry, w->seen);
-		if (xs_must_yield(w->x) || xsr_enough(w->seen)) {
-			return rs->sr_err = SLAPD_ABANDON;
-		}
-	}
-	return LDAP_SUCCESS;
+	return rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_REFERRAL || r.end != XS_DUMP_WHOLE ? LDAP_SUCCESS : rc;
 }
 
 int xs_dump(xs_op *x, void *seen)
 {
-	walk w = { x, seen };
-	slap_callback cb = { .sc_response = dump_response, .sc_private = &w };
-	Filter filter = { .f_choice = LDAP_FILTER_PRESENT };
-	int rc;
+	reading r = { .x = x, .seen = seen, .whole = 1 };
+	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
+	int rc = search_all(x, &cb);
 
-	filter.f_desc = slap_schema.si_ad_objectClass;
-	rc = xs_search(x, &filter, &cb);
-	return rc == LDAP_NO_SUCH_OBJECT ? LDAP_SUCCESS : rc;
-}
-
-/* Which data set the database is a copy of: its suffix entry. */
-void xs_read_suffix(xs_op *x)
-{
-	Operation *op = x->op;
-	xs_bytes none = { 0, NULL }, uuid = { 0, NULL };
-	Entry *e = NULL;
-	Attribute *a;
-
-	if (be_entry_get_rw(op, &op->o_bd->be_nsuffix[0], NULL, NULL, 0, &e) != LDAP_SUCCESS || e == NULL) {
-		xsr_suffix(x->db->instance, &none);
-		return;
+	if (r.end != XS_DUMP_WHOLE) {
+		return r.end;
 	}
-	a = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
-	if (a != NULL) {
-		uuid = XS_OUT(a->a_vals[0]);
+	if (rc != LDAP_SUCCESS && xs_must_yield(x)) {
+		return XS_DUMP_YIELDED; /* slapd ends every search when it stops, and some when it pauses */
 	}
-	xsr_suffix(x->db->instance, &uuid);
-	be_entry_release_r(op, e);
+	return rc;
 }

@@ -1,5 +1,7 @@
 /* The overlay as slapd sees it: registered once, opened and closed per database. */
 
+#include <limits.h>
+
 #include "shim.h"
 
 static slap_overinst xmppsync;
@@ -56,21 +58,17 @@ static void unwrap_txn(xs_db *db)
 }
 
 /* For db_open and db_close: nobody else uses the database, and bd_info points at us while slapd walks the
- * stack, so this goes straight into the backend. `below` has to live as long as the operation. */
+ * stack, so this goes straight into the backend. */
 static void direct_op(xs_op *x, xs_db *db, BackendDB *be, BackendDB *below)
 {
-	*below = *be;
-	below->bd_info = db->on->on_info->oi_orig;
-	xs_op_init(x, db, ldap_pvt_thread_pool_context(), 0);
-	x->op->o_bd = below;
+	xs_op_init_below(x, db, ldap_pvt_thread_pool_context(), 0, be, below);
 }
 
 static int db_open(BackendDB *be, ConfigReply *cr)
 {
 	slap_overinst *on = (slap_overinst *)be->bd_info;
 	xs_db *db = on->on_bi.bi_private;
-	char error[SLAP_TEXT_BUFLEN] = "";
-	char *directory;
+	char error[SLAP_TEXT_BUFLEN] = "", directory[PATH_MAX], uuid[LDAP_LUTIL_UUIDSTR_BUFSIZE];
 	BackendDB below;
 	xs_op x;
 	int rc;
@@ -84,8 +82,6 @@ static int db_open(BackendDB *be, ConfigReply *cr)
 		.tool_mode = (slapMode & SLAP_TOOL_MODE) != 0,
 	};
 
-	directory = xs_backend_value(be, "directory");
-	database.directory = directory;
 	db->be = be->bd_self;
 	db->on = on;
 	db->opened = !database.tool_mode;
@@ -94,12 +90,12 @@ static int db_open(BackendDB *be, ConfigReply *cr)
 	}
 	if (!database.tool_mode) {
 		direct_op(&x, db, be, &below);
+		xs_suffix_uuid(x.op, uuid, sizeof(uuid), &database.suffix_uuid);
+	}
+	if (xs_directory(be, directory, sizeof(directory))) {
+		database.directory = directory;
 	}
 	rc = xsr_open(db->instance, &database, database.tool_mode ? NULL : &x, error, sizeof(error));
-	ch_free(directory);
-	if (rc == 0 && !database.tool_mode) {
-		xs_read_suffix(&x);
-	}
 	if (rc < 0) {
 		snprintf(cr->msg, sizeof(cr->msg), "%s%s%s", db->where, db->where[0] ? ": " : "", error);
 		Debug(LDAP_DEBUG_ANY, "xmppsync: %s\n", cr->msg);
@@ -109,6 +105,7 @@ static int db_open(BackendDB *be, ConfigReply *cr)
 		return 0;
 	}
 	__atomic_store_n(&db->closed, 0, __ATOMIC_SEQ_CST);
+	xs_set_loading(db, 0);
 	wrap_txn(db);
 	db->capturing = 1;
 	xs_start_later(db);
@@ -180,6 +177,8 @@ int xs_register(void)
 	xmppsync.on_bi.bi_op_modify = xs_hook_write;
 	xmppsync.on_bi.bi_op_modrdn = xs_hook_write;
 	xmppsync.on_bi.bi_op_delete = xs_hook_write;
+	xmppsync.on_bi.bi_op_search = xs_hook_read;
+	xmppsync.on_bi.bi_op_compare = xs_hook_read;
 	xmppsync.on_bi.bi_operational = xs_operational;
 	xmppsync.on_bi.bi_cf_ocs = xs_config_ocs;
 

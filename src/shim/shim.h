@@ -29,6 +29,8 @@ struct xs_db {
 	char *shown;               /* the value that cn=config read last */
 	struct re_s *start_task;   /* the run queue's entry that calls xsr_start */
 	BI_op_txn *txn_below;      /* what bi_op_txn was before we wrapped it */
+	int loading;               /* atomic: everybody but us is answered "busy" */
+	int suffix_in_txn;         /* the open transaction added or deleted the suffix entry */
 	unsigned moves;            /* atomic: adds, renames and deletes begun or ended, which may reuse a DN */
 	int attributes_known;      /* when the open transaction began; the backend has only one at a time */
 };
@@ -51,23 +53,37 @@ struct xs_op {
 void xs_op_init(xs_op *x, xs_db *db, void *thrctx, int newmem);
 int xs_op_is_own(Operation *op);
 void xs_op_reset_csn(Operation *op);
+/* The same straight into the backend; `below` has to live as long as the operation. */
+void xs_op_init_below(xs_op *x, xs_db *db, void *thrctx, int newmem, BackendDB *be, BackendDB *below);
 int xs_search(xs_op *x, Filter *filter, slap_callback *cb);
 int xs_operational(Operation *op, SlapReply *rs);
 
 /* capture.c */
-/* Views of the attributes that travel; counts them when `out` is NULL. */
-size_t xs_view_attributes(Attribute *list, xs_modification *out);
 int xs_hook_write(Operation *op, SlapReply *rs);
 int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr);
+/* The attributes of an entry that travel; `out` may be NULL to count them. */
+size_t xs_view_attributes(xs_db *db, Attribute *list, xs_modification *out);
 
-/* read.c */
-void xs_read_suffix(xs_op *x);
+/* suffix.c */
+/* A copy of the suffix entry's entryUUID in `out`, or NULL in it. */
+void xs_suffix_uuid(Operation *op, char *text, size_t text_len, xs_bytes *out);
+/* The operation has added (`uuid`) or deleted (NULL) an entry; `txn`: nothing is committed yet. */
+void xs_suffix_note(xs_db *db, Operation *op, const xs_bytes *uuid, int txn);
+/* The transaction has ended, either way. */
+void xs_suffix_settle(xs_db *db, Operation *op);
+
+/* busy.c */
+int xs_hook_read(Operation *op, SlapReply *rs);
+/* Whether the operation was answered "busy". */
+int xs_refused_busy(xs_db *db, Operation *op, SlapReply *rs);
 
 /* transactions.c */
 int xs_transactions_register(void);
 
 /* attributes.c */
 int xs_replicated(AttributeDescription *ad, int in_add);
+/* Whether an overlay of this database makes the attribute's stored values itself. */
+int xs_made_here(xs_db *db, AttributeDescription *ad);
 int xs_attributes_known(xs_db *db);
 void xs_attributes_forget(xs_db *db, int known);
 
@@ -81,8 +97,8 @@ extern ConfigTable xs_config[];
 extern ConfigOCs xs_config_ocs[];
 /* Whether the backend says that it has an index of the attribute. */
 int xs_has_index(BackendDB *be, const char *attribute);
-/* The value of one of the backend's directives, to be freed; NULL when there is none. */
-char *xs_backend_value(BackendDB *be, const char *name);
+/* Copies the backend's database directory; 0 when it has none. */
+int xs_directory(BackendDB *be, char *out, size_t out_len);
 /* The number in the first serverID directive, or 0. */
 unsigned xs_listed_server_id(void);
 

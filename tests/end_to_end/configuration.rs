@@ -91,6 +91,12 @@ fn everything(bed: &Bed) -> (SlapdConfig, BTreeSet<(String, String)>) {
         ("Peer", "c@elsewhere.test"),
         ("Live", "pubsub"),
         ("Journal", &journal),
+        ("Retention", "36h"),
+        ("JournalSize", "64m"),
+        ("OfflineMessages", "0"),
+        ("CheckInterval", "0"),
+        ("LoadFrom", "c@elsewhere.test"),
+        ("ServeWhileLoading", "off"),
     ];
     let machines = [
         ("Replicated", "on"),
@@ -264,6 +270,15 @@ fn wrong_values(bed: &Bed) -> Vec<Wrong> {
         ("peer without local part", "xmppsync-peer", "xmpp.test", vec!["no account", "user@domain"]),
         ("peer with resource", "xmppsync-peer", "c@xmpp.test/x", vec!["resource", "c@xmpp.test"]),
         ("unknown live stream", "xmppsync-live", "mail", vec!["mail", "muc", "pubsub"]),
+        ("retention without unit", "xmppsync-retention", "7", vec!["no time", "7d"]),
+        ("no retention", "xmppsync-retention", "0", vec!["no time", "7d"]),
+        ("retention beyond all clocks", "xmppsync-retention", "99999999999999w", vec!["520 weeks"]),
+        ("journal of 1 kB", "xmppsync-journal-size", "1k", vec!["at least 1m", "1g"]),
+        ("negative size", "xmppsync-journal-size", "-1g", vec!["-1g", "no size"]),
+        ("too many messages", "xmppsync-offline-messages", "10001", vec!["10001", "0 to 10000"]),
+        ("check interval as a word", "xmppsync-check-interval", "daily", vec!["daily", "0 for never"]),
+        ("source with resource", "xmppsync-load-from", "b@xmpp.test/x", vec!["resource", "b@xmpp.test"]),
+        ("no boolean for serving", "xmppsync-serve-while-loading", "perhaps", vec!["perhaps"]),
         ("relative journal", "xmppsync-journal", "here", vec!["here", "absolute"]),
     ];
     let wrong = |(what, directive, value, words): (&'static str, &'static str, &str, Vec<&str>)| {
@@ -318,6 +333,20 @@ fn wrong_databases(bed: &Bed) -> Vec<Wrong> {
             &|config| config.databases[0].lines.push("lastmod off".to_owned()),
             &["lastmod", "lastmod on", PEOPLE],
         ),
+        lines_of(
+            "source that is no peer",
+            with(&needed, "xmppsync-load-from", Some("x@xmpp.test")),
+            &["xmppsync-load-from", "x@xmpp.test", "xmppsync-peer"],
+        ),
+        Wrong {
+            what: "two databases with one journal",
+            config: bed.config(&[
+                (PEOPLE, with(&needed, "xmppsync-journal", Some(&bed.path("journal")))),
+                (MACHINES, with(&needed, "xmppsync-journal", Some(&bed.path("journal")))),
+            ]),
+            line: None,
+            words: words(&["journal", "another database", "xmppsync-journal", "slapd.conf"]),
+        },
         Wrong {
             what: "two databases with one room",
             config: bed.config(&[(PEOPLE, room(&needed)), (MACHINES, room(&needed))]),

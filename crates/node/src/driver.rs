@@ -138,10 +138,9 @@ impl Driver {
 impl Driver {
     /// At once where the opening found that the vector does not tell all.
     fn first_check(&self) -> Option<Instant> {
-        let interval = self.config.check_interval;
         match self.found.compare {
             true => Some(Instant::now()),
-            false => (!interval.is_zero()).then(|| Instant::now() + interval),
+            false => self.config.keep.check_interval.map(|interval| Instant::now() + interval),
         }
     }
 
@@ -232,8 +231,7 @@ impl Running<'_> {
             return (now < due).then_some(due);
         }
         let peer = self.incoming.inbox.some_peer()?;
-        let interval = self.driver.config.check_interval;
-        self.next_check = (!interval.is_zero()).then_some(now + interval);
+        self.next_check = self.driver.config.keep.check_interval.map(|interval| now + interval);
         self.compare(peer, false, now);
         self.next_check
     }

@@ -11,6 +11,8 @@ pub trait Database: Send + Sync + 'static {
     fn submit_apply(&self) -> bool;
     /// Asks for one call of [`Replica::read`](crate::Replica::read) on a thread of the host. `false`: not now.
     fn submit_read(&self) -> bool;
+    /// While `on`, clients are answered "busy".
+    fn set_loading(&self, on: bool);
     /// Which state of the database this is. Any thread.
     fn generation(&self) -> Option<Generation>;
 }
@@ -80,8 +82,25 @@ pub trait Reader {
     /// # Errors
     /// When the database cannot be read.
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure>;
+    /// Shows every entry, as [`read_entry`](Self::read_entry) does, until `each` returns `false`. Parents nearly
+    /// always come before their children, and what is written meanwhile may be seen or not.
+    ///
+    /// # Errors
+    /// When the database cannot be read to its end.
+    fn dump(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure>;
     /// The host wants its thread back.
     fn must_yield(&self) -> bool;
+}
+
+/// How a walk through the database ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpEnd {
+    /// Every entry was shown.
+    Whole,
+    /// No more were wanted.
+    Stopped,
+    /// The host wanted its thread back.
+    Yielded,
 }
 
 /// A thread of the host, ready to write. Valid within one call of [`Replica::apply`](crate::Replica::apply).

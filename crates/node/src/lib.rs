@@ -32,8 +32,9 @@ mod shared;
 mod store;
 mod stored;
 
-pub use host::{ContextCsnWrite, Database, Failure, Generation, Opening, Outcome, Reader, Transaction};
+pub use host::{
+    ContextCsnWrite, Database, DumpEnd, Failure, Generation, Opening, Outcome, Reader, Transaction,
+};
 pub use hub::{Hub, HubError};
 pub use opening::OpeningError;
-pub use replica::{OpenError, Replica, ReplicaConfig};
-pub use xmppsync_journal::Retention;
+pub use replica::{KeepConfig, OpenError, Replica, ReplicaConfig};

@@ -68,7 +68,7 @@ impl Outgoing {
             foreign: 0,
             barrier: None,
             released: None,
-            stored: StoredMessages::new(config.offline_messages),
+            stored: StoredMessages::new(config.keep.offline_messages),
             for_absent: Vec::new(),
         }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tracing::{Span, info_span, warn};
+use xmpp_parsers::jid::BareJid;
 use xmppsync_journal::{Journal, Retention};
 use xmppsync_link::{GroupConfig, SessionConfig};
 use xmppsync_replica::{BootId, Change, EntryUuid, ServerId, Vector};
@@ -37,14 +38,27 @@ pub struct ReplicaConfig {
     pub group: GroupConfig,
     /// What carries the live stream.
     pub live: Live,
-    /// The directory of the journal.
+    /// What is kept, and how the database is filled and compared.
+    pub keep: KeepConfig,
+}
+
+/// How much a replica keeps for others, and how it becomes whole itself.
+#[derive(Clone, Debug)]
+pub struct KeepConfig {
+    /// The directory of the journal; no other database of the process has it.
     pub journal: PathBuf,
-    /// How much of it is kept.
-    pub retention: Retention,
-    /// Messages that the XMPP server is asked to keep for a peer while it is away.
+    /// How long changes are kept.
+    pub retention: Duration,
+    /// Bytes that the journal may take.
+    pub journal_size: u64,
+    /// Messages that may wait for an absent peer.
     pub offline_messages: u32,
-    /// How often the entries are compared with a peer's; zero: never.
-    pub check_interval: Duration,
+    /// How often the database is compared with a peer's; `None`: never.
+    pub check_interval: Option<Duration>,
+    /// The peer from which an empty database is loaded; `None`: any.
+    pub load_from: Option<BareJid>,
+    /// Whether clients are served before the database is whole.
+    pub serve_while_loading: bool,
 }
 
 /// Why a replica cannot be opened.
@@ -103,10 +117,12 @@ impl Replica {
         opening: &mut dyn Opening,
     ) -> Result<(Arc<Shared>, opening::Found), OpenError> {
         let (mut journal, opened) =
-            Journal::open(&config.journal, &config.nsuffix).map_err(OpeningError::from)?;
+            Journal::open(&config.keep.journal, &config.nsuffix).map_err(OpeningError::from)?;
         let found = opening::compare(&mut journal, &opened, opening, config.server_id)?;
         let wake = Arc::new(Notify::new());
-        let store = StoreConfig { dir: config.journal.clone(), retention: config.retention };
+        let retention =
+            Retention { age_seconds: config.keep.retention.as_secs(), bytes_max: config.keep.journal_size };
+        let store = StoreConfig { dir: config.keep.journal.clone(), retention };
         let store = Store::start(journal, store, Arc::clone(database), Arc::clone(&wake))?;
         Ok((Arc::new(Shared::new(found.vector.clone(), store, wake)), found))
     }

@@ -1,0 +1,118 @@
+//! Entries read out of slapd's database.
+
+use crate::boundary::*;
+use crate::guard::guard;
+use crate::view::copy_in;
+use std::ffi::{c_int, c_void};
+use tracing::warn;
+use xmppsync_node::{DumpEnd, Failure, Reader};
+use xmppsync_replica::{Change, Csn, EntryUuid};
+
+/// A reading operation of slapd, for the duration of one call.
+pub(crate) struct SlapdReader {
+    op: *mut xs_op,
+}
+
+impl SlapdReader {
+    /// # Safety
+    /// `op` is valid until this value is dropped, in this thread.
+    pub(crate) unsafe fn new(op: *mut xs_op) -> SlapdReader {
+        SlapdReader { op }
+    }
+}
+
+/// What `xsr_seen_state` gets.
+struct States<'a> {
+    each: &'a mut dyn FnMut(Change) -> bool,
+    /// Entries that no other server can place.
+    unusable: u64,
+}
+
+impl Reader for SlapdReader {
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
+        let text = [uuid.to_string().as_bytes(), b"\0"].concat();
+        let uuid = xs_bytes::lend(&text[..text.len() - 1]);
+        let mut found = None;
+        let mut keep = |change| {
+            found = Some(change);
+            false
+        };
+        let mut states = States { each: &mut keep, unusable: 0 };
+        // SAFETY: `op` is valid, see `new`; `text` and `states` live until the call returns.
+        let result = unsafe { xs_read_entry(self.op, &uuid, (&raw mut states).cast()) };
+        match result {
+            0 => Ok(found),
+            result => Err(failure(result)),
+        }
+    }
+
+    fn dump(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure> {
+        let mut states = States { each, unusable: 0 };
+        // SAFETY: `op` is valid, see `new`; `states` lives until the call returns.
+        let end = unsafe { xs_dump(self.op, (&raw mut states).cast()) };
+        if states.unusable > 0 {
+            warn!("{} entries have no entryUUID or a CSN of serverID 0, and were left out", states.unusable);
+        }
+        match end {
+            0 => Ok(DumpEnd::Whole),
+            XS_DUMP_STOPPED => Ok(DumpEnd::Stopped),
+            XS_DUMP_YIELDED => Ok(DumpEnd::Yielded),
+            result => Err(failure(result)),
+        }
+    }
+
+    fn must_yield(&self) -> bool {
+        // SAFETY: `op` is valid, see `new`.
+        unsafe { xs_must_yield(self.op) != 0 }
+    }
+}
+
+fn failure(result: i32) -> Failure {
+    Failure { result, text: "the database cannot be read".to_owned() }
+}
+
+/// What `xsr_seen_entry` gets.
+type Each<'a> = &'a mut dyn FnMut(EntryUuid, Option<Csn>);
+
+/// Shows entryUUID and entryCSN of every entry; no CSN where there is none, or one of serverID 0. Entries without
+/// entryUUID are left out.
+///
+/// # Safety
+/// `op` is valid.
+#[allow(dead_code, reason = "the journal's inventory is compared with it")]
+pub(crate) unsafe fn scan(op: *mut xs_op, mut each: Each<'_>) -> Result<(), i32> {
+    // SAFETY: the caller's promise; `each` is only used by xsr_seen_entry during the call.
+    match unsafe { xs_scan_entries(op, (&raw mut each).cast()) } {
+        0 => Ok(()),
+        result => Err(result),
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xsr_seen_entry(seen: *mut c_void, uuid: *const xs_bytes, csn: *const xs_bytes) {
+    guard("xsr_seen_entry", (), || {
+        // SAFETY: `seen` is what `scan` passed in, used by nobody else during the call; the values are valid
+        // during the call.
+        let (each, uuid, csn) =
+            unsafe { (&mut *seen.cast::<Each<'_>>(), (*uuid).as_slice(), (*csn).as_slice()) };
+        if let Ok(uuid) = EntryUuid::parse(uuid) {
+            each(uuid, Csn::parse(csn).ok());
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xsr_seen_state(seen: *mut c_void, state: *const xs_change) -> c_int {
+    guard("xsr_seen_state", 1, || {
+        // SAFETY: `seen` is what the reader passed in, used by nobody else during the call; the state is valid
+        // during the call.
+        let (states, state) = unsafe { (&mut *seen.cast::<States<'_>>(), copy_in(&*state)) };
+        match state {
+            Ok(change) => c_int::from(!(states.each)(change)),
+            Err(_) => {
+                states.unusable += 1;
+                0
+            }
+        }
+    })
+}

@@ -1,0 +1,46 @@
+/* The entryUUID of the suffix entry, by which two copies of a database know each other. */
+
+#include "shim.h"
+
+void xs_suffix_uuid(Operation *op, char *text, size_t text_len, xs_bytes *out)
+{
+	Entry *e = NULL;
+	Attribute *uuid;
+
+	*out = (xs_bytes){ 0, NULL };
+	if (be_entry_get_rw(op, &op->o_bd->be_nsuffix[0], NULL, NULL, 0, &e) != LDAP_SUCCESS || e == NULL) {
+		return;
+	}
+	uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
+	if (uuid != NULL && uuid->a_vals[0].bv_len < text_len) {
+		memcpy(text, uuid->a_vals[0].bv_val, uuid->a_vals[0].bv_len);
+		*out = (xs_bytes){ uuid->a_vals[0].bv_len, text };
+	}
+	be_entry_release_r(op, e);
+}
+
+void xs_suffix_note(xs_db *db, Operation *op, const xs_bytes *uuid, int txn)
+{
+	if (!dn_match(&op->o_req_ndn, &db->be->be_nsuffix[0])) {
+		return;
+	}
+	if (txn) {
+		db->suffix_in_txn = 1; /* the backend has only one open at a time */
+	} else {
+		xsr_suffix(db->instance, uuid != NULL && uuid->ptr != NULL ? uuid : NULL);
+	}
+}
+
+/* An aborted transaction leaves what was before, so this looks instead of believing. */
+void xs_suffix_settle(xs_db *db, Operation *op)
+{
+	char text[LDAP_LUTIL_UUIDSTR_BUFSIZE];
+	xs_bytes uuid;
+
+	if (!db->suffix_in_txn) {
+		return;
+	}
+	db->suffix_in_txn = 0;
+	xs_suffix_uuid(op, text, sizeof(text), &uuid);
+	xsr_suffix(db->instance, uuid.ptr != NULL ? &uuid : NULL);
+}
