@@ -27,6 +27,7 @@ use crate::outlet::Outlet;
 use crate::problem::{Kind, Problem};
 use crate::requests;
 use crate::room::Room;
+use crate::transfer::{self, Transfers};
 
 /// One group of the session.
 pub(crate) struct GroupState {
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) groups: BTreeMap<GroupId, GroupState>,
     pub(crate) rooms: HashMap<BareJid, GroupId>,
     pub(crate) commands: mpsc::WeakSender<Command>,
+    pub(crate) transfers: Transfers,
     last_group: u64,
     /// What is wrong with the line, for groups that are attached later.
     line_problem: Option<Problem>,
@@ -59,6 +61,7 @@ impl Core {
             groups: BTreeMap::new(),
             rooms: HashMap::new(),
             commands,
+            transfers: Transfers::default(),
             last_group: 0,
             line_problem: None,
         }
@@ -103,6 +106,7 @@ impl Core {
         self.up = false;
         let reason = problem.to_string();
         self.out.lost();
+        self.transfers.lost();
         self.settle(now);
         self.for_all(now, |room, nodes, cx| {
             room.line_down(&reason, cx);
@@ -170,6 +174,10 @@ impl Core {
             Asked::Publish(id) => {
                 let result = result.map(|_| ()).map_err(|failure| failure.to_string());
                 self.with(group, now, |_, _, cx| cx.outlet.send(Event::Published { id, result }));
+            }
+            Asked::Transfer(answer) => {
+                // The transfer may have ended.
+                let _: Result<(), _> = answer.send(result);
             }
             // The state machines begin anew with the next connection; that this one is lost is no news about
             // rooms and services.
@@ -263,6 +271,7 @@ impl Core {
                     self.out.stanzas.push_back(requests::answer(to, id, result).into());
                 }
             }
+            Command::Ask(group, ask) => transfer::ask(self, group, *ask, now),
             // The session task's own business.
             Command::Close { .. } => {}
         }
@@ -311,6 +320,7 @@ impl Core {
             room.jid.clone()
         });
         self.out.forget(id);
+        transfer::end(self, Some(id), now);
         self.groups.remove(&id);
         if let Some(room) = room {
             self.rooms.remove(&room);
@@ -329,6 +339,10 @@ impl Core {
                 }
                 nodes.peers_changed(cx);
             });
+            return;
+        }
+        if let ToGroup::OfferFile(offer) = command {
+            transfer::offer(self, id, *offer);
             return;
         }
         self.with(id, now, |room, nodes, cx| match command {
@@ -357,13 +371,14 @@ impl Core {
                     payload,
                 });
             }
-            ToGroup::SetPeers(_) | ToGroup::Detach => {}
+            ToGroup::SetPeers(_) | ToGroup::OfferFile(_) | ToGroup::Detach => {}
         });
     }
 
     /// Leaves all rooms, for a clean end.
     pub(crate) fn leave_all(&mut self, now: Instant) {
         if self.up {
+            transfer::end(self, None, now);
             self.for_all(now, |room, _, cx| room.leave(cx));
             self.out.stanzas.push_back(Presence::unavailable().into());
         }

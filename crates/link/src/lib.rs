@@ -15,6 +15,7 @@
 //! | `room` with `presence`, `setup`, `messages`, `occupants`, `strangers` | the seat in the room |
 //! | `node` | the pubsub nodes |
 //! | `requests`, `out` | IQs of others, IQs of ours |
+//! | `transfer` | files from one member to another |
 //! | `outlet`, `backoff`, `elements`, `command` | tools of the above |
 //!
 //! `core` and what is below it are state machines without IO and without a clock; `session` is the one task
@@ -46,6 +47,7 @@ mod session;
 mod setup;
 mod strangers;
 mod tls;
+mod transfer;
 
 pub use config::{GroupConfig, Password, Server, SessionConfig, Tls};
 pub use elements::NS_LDAPSYNC;
@@ -53,6 +55,9 @@ pub use event::{Carrier, Event, Reply, ReplyLost};
 pub use group::{AttachError, Group, RequestError, SendError};
 pub use problem::Problem;
 pub use session::Session;
+pub use transfer::{
+    FileHash, FileOffer, FileReader, IncomingFile, OutgoingFile, Sent, TransferError, Transport,
+};
 
 pub use xmpp_parsers::jid::{BareJid, FullJid};
 pub use xmpp_parsers::minidom::Element;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use xmpp_parsers::iq::Iq;
 use xmpp_parsers::jid::{BareJid, FullJid, Jid};
 use xmpp_parsers::minidom::Element;
@@ -25,6 +26,8 @@ pub(crate) enum Asked {
     Room(RoomIq),
     /// The pubsub nodes.
     Node(NodeIq),
+    /// A transfer.
+    Transfer(oneshot::Sender<IqResult>),
 }
 
 /// IQs of the room.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use xmpp_parsers::minidom::Element;
 
 use crate::command::{Attach, Command, Shared};
@@ -32,7 +32,8 @@ impl Session {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let core = Core::new(config.jid.clone(), commands.downgrade(), rand::random::<f64>);
         let line = Line::new(Arc::new(config));
-        let task = tokio::spawn(Task { core, line, commands: receiver }.run()).abort_handle();
+        let transfers = JoinSet::new();
+        let task = tokio::spawn(Task { core, line, commands: receiver, transfers }.run()).abort_handle();
         Self { commands, task }
     }
 
@@ -76,6 +77,8 @@ struct Task {
     core: Core,
     line: Line,
     commands: mpsc::Receiver<Command>,
+    /// They end with the session.
+    transfers: JoinSet<()>,
 }
 
 /// Who has to be told that the session has ended.
@@ -87,8 +90,10 @@ impl Task {
             if let ControlFlow::Break(farewell) = self.turn().await {
                 break farewell;
             }
+            self.run_transfers();
         };
         self.core.leave_all(Instant::now());
+        self.transfers.abort_all();
         let goodbye = self.line.close(&mut self.core.out.stanzas);
         match farewell {
             // The deadline is the caller's.
@@ -120,6 +125,14 @@ impl Task {
             () = timer => self.core.handle_timeout(Instant::now()),
         }
         ControlFlow::Continue(())
+    }
+
+    /// Starts the transfers that began, forgets those that ended.
+    fn run_transfers(&mut self) {
+        for start in self.core.transfers.starts.drain(..) {
+            self.transfers.spawn(start.run());
+        }
+        while self.transfers.try_join_next().is_some() {}
     }
 
     /// Takes a command, and those that wait behind it: under load they share a write to the socket.

@@ -1,0 +1,31 @@
+//! Files from one member of a group to another: Jingle file transfer (XEP-0166, XEP-0234).
+//!
+//! # Map, in reading order
+//! | module | is |
+//! | --- | --- |
+//! | `offer`, `hash` | what the owner of a group sees |
+//! | `table` | the session's side: which stanza belongs to which transfer |
+//! | `send`, `receive` | one task for each transfer and side |
+//! | `port` | its way to the session and to the peer |
+//! | `source`, `frames` | from the file to encrypted frames |
+//! | `ibb` | stanzas as transport |
+//! | `elements` | the XML |
+//!
+//! A session is one file, from the initiator to the responder. The id of the transport is that of the session.
+
+mod elements;
+mod frames;
+mod hash;
+mod ibb;
+mod offer;
+mod port;
+mod receive;
+mod send;
+mod source;
+mod table;
+
+pub use hash::FileHash;
+pub use offer::{FileOffer, FileReader, IncomingFile, OutgoingFile, Sent, TransferError, Transport};
+
+pub(crate) use port::Ask;
+pub(crate) use table::{OfferFile, Transfers, ask, end, handle, is_for_transfer, offer};
