@@ -49,7 +49,7 @@ mod strangers;
 mod tls;
 mod transfer;
 
-pub use config::{GroupConfig, Password, Server, SessionConfig, Tls};
+pub use config::{GroupConfig, Password, Server, SessionConfig, Tls, TransferConfig};
 pub use elements::NS_LDAPSYNC;
 pub use event::{Carrier, Event, Reply, ReplyLost};
 pub use group::{AttachError, Group, RequestError, SendError};

@@ -157,6 +157,9 @@ pub(crate) const CANDIDATES_MAX: usize = 16;
 /// Own addresses that are named to a peer.
 pub(crate) const DIRECT_CANDIDATES_MAX: usize = 4;
 
+/// Connections to the port of a transfer that have not said who they are.
+pub(crate) const KNOCKS_MAX: usize = 8;
+
 /// Services of the own server that are asked whether they are a SOCKS5 proxy.
 pub(crate) const PROXY_SEARCH_MAX: usize = 32;
 

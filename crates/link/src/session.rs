@@ -30,7 +30,8 @@ impl Session {
     /// Starts to connect, and goes on for ever. To be called within a tokio runtime with IO and time.
     pub fn start(config: SessionConfig) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let core = Core::new(config.jid.clone(), commands.downgrade(), rand::random::<f64>);
+        let mut core = Core::new(config.jid.clone(), commands.downgrade(), rand::random::<f64>);
+        core.transfers.config = config.transfer;
         let line = Line::new(Arc::new(config));
         let transfers = JoinSet::new();
         let task = tokio::spawn(Task { core, line, commands: receiver, transfers }.run()).abort_handle();
@@ -158,9 +159,10 @@ impl Task {
     fn handle_line(&mut self, event: LineEvent) {
         let now = Instant::now();
         match event {
-            LineEvent::Up(own) => {
-                tracing::debug!(%own, "logged in");
-                self.core.handle_up(own, now);
+            LineEvent::Up(bound) => {
+                tracing::debug!(own = %bound.jid, "logged in");
+                self.core.transfers.line_up(bound.local);
+                self.core.handle_up(bound.jid, now);
             }
             LineEvent::Stanza(stanza) => self.core.handle_stanza(*stanza, now),
             LineEvent::Unsendable(stanza) => self.core.handle_unsendable(&stanza, now),

@@ -8,19 +8,25 @@
 //! | `send`, `receive` | one task for each transfer and side |
 //! | `port` | its way to the session and to the peer |
 //! | `source`, `frames` | from the file to encrypted frames |
-//! | `ibb` | stanzas as transport |
+//! | `meeting` with `candidates`, `dial`, `socks`, `proxy` | TCP as transport |
+//! | `ibb` | stanzas as transport, where TCP does not go |
 //! | `elements` | the XML |
 //!
 //! A session is one file, from the initiator to the responder. The id of the transport is that of the session.
 
+mod candidates;
+mod dial;
 mod elements;
 mod frames;
 mod hash;
 mod ibb;
+mod meeting;
 mod offer;
 mod port;
+mod proxy;
 mod receive;
 mod send;
+mod socks;
 mod source;
 mod table;
 

@@ -43,7 +43,7 @@ impl Writer {
     }
 
     /// Waits until the receiver has taken everything, and closes.
-    pub(crate) async fn close(mut self) -> Result<(), TransferError> {
+    pub(crate) async fn close(&mut self) -> Result<(), TransferError> {
         while !self.answers.is_empty() {
             self.oldest().await?;
         }

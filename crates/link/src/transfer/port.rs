@@ -7,10 +7,9 @@ use xmpp_parsers::ibb;
 use xmpp_parsers::jid::{FullJid, Jid};
 use xmpp_parsers::jingle::{Action, Reason};
 use xmpp_parsers::minidom::Element;
-use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType};
 
 use crate::command::{Command, GroupId};
-use crate::elements::{error_words, stanza_error};
+use crate::elements::error_words;
 use crate::limits::TRANSFER_STEP_TIMEOUT;
 use crate::out::{IqFailure, IqResult};
 use crate::transfer::elements::{Content, Jingle};
@@ -81,12 +80,6 @@ impl Port {
     /// Confirms something of the peer.
     pub(crate) async fn confirm(&self, id: String) -> Result<(), TransferError> {
         self.send(Command::Answer { to: self.peer.clone().into(), id, result: Ok(None) }).await
-    }
-
-    /// Refuses something of the peer.
-    pub(crate) async fn deny(&self, id: String, text: &str) -> Result<(), TransferError> {
-        let error = stanza_error(ErrorType::Cancel, DefinedCondition::UnexpectedRequest, text);
-        self.send(Command::Answer { to: self.peer.clone().into(), id, result: Err(error) }).await
     }
 
     /// Ends the session. Nothing is to be done when that does not arrive.

@@ -8,9 +8,10 @@ use tokio::time::timeout;
 use xmpp_parsers::jingle::{Action, Reason};
 
 use crate::limits::{FRAME_BYTES_MAX, TRANSFER_ACCEPT_TIMEOUT, TRANSFER_IDLE_TIMEOUT, TRANSFER_STEP_TIMEOUT};
-use crate::transfer::elements::{Content, describe_rest, in_band};
+use crate::transfer::elements::{Content, Jingle, describe_rest, in_band};
 use crate::transfer::frames::{Key, Opener};
 use crate::transfer::ibb::{self, Blocks};
+use crate::transfer::meeting::{Means, Meeting};
 use crate::transfer::offer::{Decision, Delivery, FileOffer, TransferError};
 use crate::transfer::port::{End, FromPeer, Inbox, Port, farewell};
 
@@ -18,6 +19,7 @@ use crate::transfer::port::{End, FromPeer, Inbox, Port, farewell};
 pub(crate) struct Receiving {
     pub(crate) port: Port,
     pub(crate) inbox: Inbox,
+    pub(crate) means: Means,
     pub(crate) offer: FileOffer,
     pub(crate) key: Key,
     /// What the peer offered, its transports in it.
@@ -76,17 +78,50 @@ impl Receiving {
 
     /// Accepts, and agrees on a transport.
     async fn agree(&mut self, from_byte: u64) -> Result<Intake, TransferError> {
-        let Some(theirs) = self.content.ibb.as_ref().map(|ibb| ibb.block_size) else {
-            return Err(TransferError::Protocol { what: "no transport that this side knows" });
-        };
-        let Self { port, offer, .. } = &*self;
-        let block_bytes = ibb::agree(theirs)?;
-        port.step(Action::SessionAccept, |content| {
-            content.description = Some(describe_rest(offer, from_byte));
-            content.ibb = Some(in_band(&port.sid, block_bytes));
-        })
-        .await?;
-        self.opened(block_bytes).await
+        let rest = describe_rest(&self.offer, from_byte);
+        match (self.content.socks.take(), &self.content.ibb) {
+            (Some(theirs), _) => {
+                let meeting = Meeting::prepare(&self.port, &self.means).await;
+                let ours = meeting.transport();
+                let accept = |content: &mut Content| {
+                    content.description = Some(rest);
+                    content.socks = Some(ours);
+                };
+                self.port.step(Action::SessionAccept, accept).await?;
+                match meeting.meet(false, &theirs, &mut self.inbox).await? {
+                    Some((tcp, _)) => Ok(Intake::Tcp(tcp)),
+                    None => self.fall_back().await,
+                }
+            }
+            (None, Some(theirs)) => {
+                let block_bytes = ibb::agree(theirs.block_size)?;
+                let ours = in_band(&self.port.sid, block_bytes);
+                let accept = |content: &mut Content| {
+                    content.description = Some(rest);
+                    content.ibb = Some(ours);
+                };
+                self.port.step(Action::SessionAccept, accept).await?;
+                self.opened(block_bytes).await
+            }
+            (None, None) => Err(TransferError::Protocol { what: "no transport that this side knows" }),
+        }
+    }
+
+    /// Waits until the peer offers stanzas instead.
+    async fn fall_back(&mut self) -> Result<Intake, TransferError> {
+        match self.inbox.step_in_time().await? {
+            Jingle {
+                action: Action::TransportReplace,
+                content: Some(Content { ibb: Some(theirs), .. }),
+                ..
+            } => {
+                let block_bytes = ibb::agree(theirs.block_size)?;
+                let ours = in_band(&self.port.sid, block_bytes);
+                self.port.step(Action::TransportAccept, |content| content.ibb = Some(ours)).await?;
+                self.opened(block_bytes).await
+            }
+            _ => Err(TransferError::Protocol { what: "no other transport" }),
+        }
     }
 
     /// Waits until the peer opens the in-band stream.

@@ -15,6 +15,7 @@ use crate::limits::{FRAME_BYTES_MAX, IBB_BLOCK_BYTES, TRANSFER_ACCEPT_TIMEOUT, T
 use crate::transfer::elements::{Content, Jingle, Transfer, describe, first_byte, in_band};
 use crate::transfer::frames::{FRAME_OVERHEAD, Key};
 use crate::transfer::ibb::{self, Writer};
+use crate::transfer::meeting::{Means, Meeting};
 use crate::transfer::offer::{FileOffer, Sent, TransferError, Transport};
 use crate::transfer::port::{End, Inbox, Port, farewell};
 use crate::transfer::source::Source;
@@ -23,6 +24,7 @@ use crate::transfer::source::Source;
 pub(crate) struct Sending {
     pub(crate) port: Port,
     pub(crate) inbox: Inbox,
+    pub(crate) means: Means,
     pub(crate) room: BareJid,
     pub(crate) offer: FileOffer,
     pub(crate) key: Key,
@@ -39,8 +41,8 @@ enum Pipe {
 impl Sending {
     /// Offers the file and serves it.
     pub(crate) async fn run(self) {
-        let Self { port, inbox, room, offer, key, file, mut done } = self;
-        let mut exchange = Exchange { port: port.clone(), inbox, room, offer, key };
+        let Self { port, inbox, means, room, offer, key, file, mut done } = self;
+        let mut exchange = Exchange { port: port.clone(), inbox, means, room, offer, key };
         let result = tokio::select! {
             result = exchange.run(file) => result,
             () = done.closed() => Err(TransferError::Cancelled),
@@ -57,6 +59,7 @@ impl Sending {
 struct Exchange {
     port: Port,
     inbox: Inbox,
+    means: Means,
     room: BareJid,
     offer: FileOffer,
     key: Key,
@@ -64,10 +67,15 @@ struct Exchange {
 
 impl Exchange {
     async fn run(&mut self, file: File) -> Result<Sent, TransferError> {
-        self.initiate().await?;
+        let config = self.means.config;
+        let meeting = match config.direct || config.proxy {
+            true => Some(Meeting::prepare(&self.port, &self.means).await),
+            false => None,
+        };
+        self.initiate(meeting.as_ref()).await?;
         let accepted = self.accepted().await?;
         let from_byte = first_byte(&accepted, &self.offer)?;
-        let pipe = self.agree(&accepted).await?;
+        let pipe = self.agree(&accepted, meeting).await?;
         let sent = Sent { bytes: self.offer.size - from_byte, transport: pipe.transport() };
         let source =
             Source { file, from_byte, bytes: sent.bytes, key: self.key, frame_bytes: pipe.frame_bytes() };
@@ -75,11 +83,14 @@ impl Exchange {
         Ok(sent)
     }
 
-    async fn initiate(&self) -> Result<(), TransferError> {
+    async fn initiate(&self, meeting: Option<&Meeting>) -> Result<(), TransferError> {
         let Self { port, offer, room, key, .. } = self;
         let mut jingle = Jingle::with_content(Action::SessionInitiate, &port.sid, |content| {
             content.description = Some(describe(offer));
-            content.ibb = Some(in_band(&port.sid, IBB_BLOCK_BYTES));
+            match meeting {
+                Some(meeting) => content.socks = Some(meeting.transport()),
+                None => content.ibb = Some(in_band(&port.sid, IBB_BLOCK_BYTES)),
+            }
         });
         jingle.initiator = Some(port.own.clone().into());
         jingle.transfer = Some(Transfer { room: room.clone(), id: offer.id.clone(), key: key.to_vec() });
@@ -95,10 +106,31 @@ impl Exchange {
         }
     }
 
-    async fn agree(&mut self, accepted: &Content) -> Result<Pipe, TransferError> {
-        match &accepted.ibb {
-            Some(theirs) => self.in_band(theirs.block_size).await,
-            None => Err(TransferError::Protocol { what: "another transport than offered" }),
+    /// Makes the transport that was agreed upon, or falls back to stanzas.
+    async fn agree(&mut self, accepted: &Content, meeting: Option<Meeting>) -> Result<Pipe, TransferError> {
+        match (meeting, accepted) {
+            (Some(meeting), Content { socks: Some(theirs), .. }) => {
+                match meeting.meet(true, theirs, &mut self.inbox).await? {
+                    Some((tcp, transport)) => Ok(Pipe::Tcp(tcp, transport)),
+                    None => self.fall_back().await,
+                }
+            }
+            (None, Content { ibb: Some(theirs), .. }) => self.in_band(theirs.block_size).await,
+            _ => Err(TransferError::Protocol { what: "another transport than offered" }),
+        }
+    }
+
+    async fn fall_back(&mut self) -> Result<Pipe, TransferError> {
+        let sid = self.port.sid.clone();
+        let offer = |content: &mut Content| content.ibb = Some(in_band(&sid, IBB_BLOCK_BYTES));
+        self.port.step(Action::TransportReplace, offer).await?;
+        match self.inbox.step_in_time().await? {
+            Jingle {
+                action: Action::TransportAccept,
+                content: Some(Content { ibb: Some(theirs), .. }),
+                ..
+            } => self.in_band(theirs.block_size).await,
+            _ => Err(TransferError::Protocol { what: "no answer to the other transport" }),
         }
     }
 
@@ -167,10 +199,11 @@ impl Pipe {
         }
     }
 
-    async fn close(self) -> Result<(), TransferError> {
+    /// All is written. A connection stays open until the receiver has said that it has everything: a proxy may
+    /// forget what is in its buffers when one side closes.
+    async fn close(&mut self) -> Result<(), TransferError> {
         match self {
-            // The connection stays open on our side until the receiver has said that it has everything.
-            Self::Tcp(mut tcp, _) => tcp.shutdown().await.map_err(|_| TransferError::Broken),
+            Self::Tcp(tcp, _) => tcp.flush().await.map_err(|_| TransferError::Broken),
             Self::InBand(writer, _) => writer.close().await,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +16,7 @@ use xmpp_parsers::ns;
 use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
 
 use crate::command::GroupId;
+use crate::config::TransferConfig;
 use crate::core::Core;
 use crate::elements::stanza_error;
 use crate::event::Event;
@@ -22,8 +25,10 @@ use crate::out::{Asked, IqFailure};
 use crate::problem::Problem;
 use crate::transfer::elements::{Jingle, read_offer};
 use crate::transfer::frames::Key;
+use crate::transfer::meeting::Means;
 use crate::transfer::offer::{FileOffer, IncomingFile, Sent, TransferError};
 use crate::transfer::port::{Ask, FromPeer, Inbox, Port};
+use crate::transfer::proxy;
 use crate::transfer::receive::Receiving;
 use crate::transfer::send::Sending;
 
@@ -36,6 +41,9 @@ pub(crate) struct Transfers {
     entries: HashMap<SessionKey, Entry>,
     /// To be run by the session.
     pub(crate) starts: Vec<Start>,
+    pub(crate) config: TransferConfig,
+    local: Option<IpAddr>,
+    proxy: Arc<proxy::Found>,
 }
 
 struct Entry {
@@ -84,6 +92,16 @@ impl Transfers {
         Some(Inbox(receiver))
     }
 
+    /// There is a connection, with this own address. Another server may have another proxy.
+    pub(crate) fn line_up(&mut self, local: Option<IpAddr>) {
+        self.local = local;
+        self.proxy = Arc::default();
+    }
+
+    fn means(&self) -> Means {
+        Means { config: self.config, local: self.local, proxy: Arc::clone(&self.proxy) }
+    }
+
     /// The connection is lost, and the sessions with it.
     pub(crate) fn lost(&mut self) {
         self.entries.clear();
@@ -126,7 +144,8 @@ pub(crate) fn offer(core: &mut Core, group: GroupId, offer: OfferFile) {
         }
         Ok((room, inbox)) => {
             let port = port(core, group, to, sid);
-            let sending = Sending { port, inbox, room, offer, key, file, done };
+            let means = core.transfers.means();
+            let sending = Sending { port, inbox, means, room, offer, key, file, done };
             core.transfers.starts.push(Start::Send(Box::new(sending)));
         }
     }
@@ -203,7 +222,8 @@ fn initiated(core: &mut Core, peer: FullJid, jingle: Jingle, now: Instant) -> Re
     let inbox = core.transfers.add((peer.clone(), sid.clone()), group, false).ok_or_else(full)?;
     let (decided, decision) = oneshot::channel();
     let port = port(core, group, peer.clone(), sid);
-    let receiving = Receiving { port, inbox, offer: offer.clone(), key, content, decision };
+    let means = core.transfers.means();
+    let receiving = Receiving { port, inbox, means, offer: offer.clone(), key, content, decision };
     core.transfers.starts.push(Start::Receive(Box::new(receiving)));
     let incoming = IncomingFile::new(offer.clone(), decided);
     core.with(group, now, |_, _, cx| {
