@@ -32,6 +32,8 @@ mod core_tests;
 mod dns;
 mod elements;
 mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 pub mod limits;
 mod line;

@@ -26,12 +26,14 @@ mod port;
 mod proxy;
 mod receive;
 mod send;
-mod socks;
+pub(crate) mod socks;
 mod source;
 mod table;
 
 pub use hash::FileHash;
 pub use offer::{FileOffer, FileReader, IncomingFile, OutgoingFile, Sent, TransferError, Transport};
 
+pub(crate) use frames::{Opener, Sealer};
 pub(crate) use port::Ask;
+pub(crate) use socks::Read;
 pub(crate) use table::{OfferFile, Transfers, ask, end, handle, is_for_transfer, offer};

@@ -129,13 +129,13 @@ async fn a_file_arrives_byte_for_byte_by_a_direct_connection() {
 #[tokio::test]
 async fn without_direct_connections_it_takes_the_proxy_of_the_server() {
     arrives(30, [NO_DIRECT, NO_DIRECT], Transport::Proxy).await;
-    // Only one side has to reach the other: the sender here has no address to offer.
-    arrives(1, [TransferConfig { direct: true, proxy: false }, NO_DIRECT], Transport::Proxy).await;
+    // The addresses of the sender are of no use to a receiver behind a firewall.
+    arrives(1, [ALL, NO_DIRECT], Transport::Proxy).await;
 }
 
 #[tokio::test]
 async fn without_either_it_goes_in_stanzas() {
-    arrives(30, [NONE, NONE], Transport::InBand).await;
+    arrives(10, [NONE, NONE], Transport::InBand).await;
 }
 
 #[tokio::test]

@@ -239,9 +239,8 @@ impl FileReader {
     }
 
     fn take(&mut self, next: Option<Result<Bytes, TransferError>>) -> Option<Result<Bytes, TransferError>> {
-        if self.verdict.is_none() {
-            return None;
-        }
+        // An end was told already.
+        self.verdict.as_ref()?;
         match next {
             // The task marks the end by an empty chunk; without it, it is gone.
             Some(Ok(bytes)) if bytes.is_empty() => {
