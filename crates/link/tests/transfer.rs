@@ -118,7 +118,8 @@ async fn arrives(megabytes: usize, ways: [TransferConfig; 2], transport: Transpo
 }
 
 async fn within<T>(what: impl Future<Output = T>) -> T {
-    timeout(common::DEADLINE, what).await.expect("not in time")
+    // Longer than the time after which a silent peer is given up.
+    timeout(3 * common::DEADLINE, what).await.expect("not in time")
 }
 
 #[tokio::test]
