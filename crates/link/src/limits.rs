@@ -163,5 +163,8 @@ pub(crate) const KNOCKS_MAX: usize = 8;
 /// Services of the own server that are asked whether they are a SOCKS5 proxy.
 pub(crate) const PROXY_SEARCH_MAX: usize = 32;
 
+/// Characters of what a peer says of the end of a transfer that are kept for errors and logs.
+pub(crate) const TRANSFER_REASON_MAX: usize = 200;
+
 /// Bytes of a file's id and name.
 pub const FILE_NAME_BYTES_MAX: usize = 1024;

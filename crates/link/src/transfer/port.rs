@@ -10,7 +10,7 @@ use xmpp_parsers::minidom::Element;
 
 use crate::command::{Command, GroupId};
 use crate::elements::error_words;
-use crate::limits::TRANSFER_STEP_TIMEOUT;
+use crate::limits::{TRANSFER_REASON_MAX, TRANSFER_STEP_TIMEOUT};
 use crate::out::{IqFailure, IqResult};
 use crate::transfer::elements::{Content, Jingle};
 use crate::transfer::offer::TransferError;
@@ -173,7 +173,7 @@ fn ended(jingle: &Jingle) -> End {
     let Some(element) = &jingle.reason else {
         return End::Failed(TransferError::Ended { reason: "it gave no reason".to_owned() });
     };
-    let reason = element.to_string();
+    let reason: String = element.to_string().chars().take(TRANSFER_REASON_MAX).collect();
     match element.reason {
         Reason::Success => End::Success,
         Reason::Decline => End::Failed(TransferError::Refused { reason }),
