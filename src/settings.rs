@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 use xmpp_parsers::jid::{BareJid, FullJid, Jid};
-use xmppsync_link::{GroupConfig, Password, Server, SessionConfig, Tls};
+use xmppsync_link::{GroupConfig, Password, Server, SessionConfig, Tls, TransferConfig};
 use xmppsync_node::{KeepConfig, ReplicaConfig};
 use xmppsync_replica::{BootId, EntryUuid, ServerId};
 use xmppsync_wire::Live;
@@ -257,6 +257,7 @@ impl Settings {
             server,
             tls,
             ca: self.value(XS_KEY_TLS_CA).map(PathBuf::from),
+            transfer: TransferConfig::default(),
         })
     }
 

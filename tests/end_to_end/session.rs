@@ -10,7 +10,8 @@ use xmppsync_lab::{
     Ejabberd, Group, GroupOptions, Live, Mnesia, SUFFIX, Slapd, SlapdConfig, SlapdOptions, ldif, wait_until,
 };
 use xmppsync_link::{
-    BareJid, Element, Event, FullJid, GroupConfig, NS_LDAPSYNC, Password, Server, Session, SessionConfig, Tls,
+    BareJid, Element, Event, FullJid, GroupConfig, NS_LDAPSYNC, Password, Server, Session, SessionConfig,
+    Tls, TransferConfig,
 };
 
 const OTHER: &str = "dc=example,dc=org";
@@ -180,6 +181,7 @@ async fn read_along(group: &mut Group, last: &str) -> Vec<String> {
         server: Server::Host { host: address.ip().to_string(), port: address.port() },
         tls: Tls::StartTls,
         ca: Some(group.ejabberd.ca_file()),
+        transfer: TransferConfig::default(),
     });
     let jid = |text: &str| BareJid::new(text).unwrap();
     let config = GroupConfig {

@@ -12,6 +12,7 @@ use xmpp_parsers::stanza_error::StanzaError;
 use crate::config::GroupConfig;
 use crate::event::Event;
 use crate::group::{AttachError, RequestError};
+use crate::transfer::{Ask, OfferFile};
 
 /// Names a group within its session; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +68,7 @@ pub(crate) enum ToGroup {
     Unsubscribe { node: String },
     SetPeers(Vec<BareJid>),
     Request { to: FullJid, payload: Element, timeout: Duration, answer: Answer },
+    OfferFile(Box<OfferFile>),
     Detach,
 }
 
@@ -77,7 +79,8 @@ pub(crate) type Answer = oneshot::Sender<Result<Element, RequestError>>;
 pub(crate) enum Command {
     Attach(Box<Attach>),
     Group(GroupId, ToGroup),
-    Answer { to: Jid, id: String, result: Result<Element, Box<StanzaError>> },
+    Answer { to: Jid, id: String, result: Result<Option<Element>, Box<StanzaError>> },
+    Ask(GroupId, Box<Ask>),
     Close { done: oneshot::Sender<()> },
 }
 
@@ -88,6 +91,7 @@ impl std::fmt::Debug for Command {
             Self::Attach(_) => "Attach",
             Self::Group(..) => "Group",
             Self::Answer { .. } => "Answer",
+            Self::Ask(..) => "Ask",
             Self::Close { .. } => "Close",
         })
     }

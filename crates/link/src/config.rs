@@ -64,6 +64,23 @@ pub struct SessionConfig {
     pub tls: Tls,
     /// PEM file of the authorities that may sign the server's certificate; `None`: those of the system.
     pub ca: Option<PathBuf>,
+    /// How files travel.
+    pub transfer: TransferConfig,
+}
+
+/// By which ways files may travel besides stanzas, which always go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferConfig {
+    /// TCP connections between this machine and peers, in either direction.
+    pub direct: bool,
+    /// The SOCKS5 proxies of the XMPP servers.
+    pub proxy: bool,
+}
+
+impl Default for TransferConfig {
+    fn default() -> Self {
+        Self { direct: true, proxy: true }
+    }
 }
 
 /// One group: a room and a set of pubsub nodes.
@@ -95,6 +112,7 @@ mod tests {
             server: Server::Srv,
             tls: Tls::StartTls,
             ca: None,
+            transfer: TransferConfig::default(),
         };
         let shown = format!("{config:?}");
         assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");

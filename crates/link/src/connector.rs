@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use futures::{SinkExt, StreamExt};
 use sasl::common::{ChannelBinding, Credentials};
@@ -35,6 +36,15 @@ use crate::problem::Problem;
 /// A stream whose transport is forgotten.
 pub(crate) type Wire = XmppStream<Box<dyn AsyncReadAndWrite + Send + 'static>>;
 
+/// Who is connected.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// The JID that the server gave.
+    pub(crate) jid: FullJid,
+    /// The own address of the connection.
+    pub(crate) local: Option<IpAddr>,
+}
+
 /// A transport before the XML.
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
@@ -43,10 +53,11 @@ const BIND_ID: &str = "bind";
 const TIMEOUTS: Timeouts = Timeouts { read_timeout: PING_AFTER, response_timeout: PING_ANSWER };
 
 /// Connects, protects, logs in, and binds the resource.
-pub(crate) async fn connect(config: &SessionConfig) -> Result<(Wire, FullJid), Problem> {
+pub(crate) async fn connect(config: &SessionConfig) -> Result<(Wire, Bound), Problem> {
     let tcp = open(config).await?;
+    let local = tcp.local_addr().ok().map(|address| address.ip());
     match timeout(LOGIN_TIMEOUT, negotiate(config, tcp)).await {
-        Ok(result) => result,
+        Ok(result) => result.map(|(wire, jid)| (wire, Bound { jid, local })),
         Err(_) => Err(login_failed(config, "the server does not answer")),
     }
 }

@@ -28,6 +28,7 @@ use crate::problem::{Kind, Problem};
 use crate::requests;
 use crate::room::Room;
 use crate::stored::{self, Storage};
+use crate::transfer::{self, Transfers};
 
 /// One group of the session.
 pub(crate) struct GroupState {
@@ -47,6 +48,7 @@ pub(crate) struct Core {
     pub(crate) rooms: HashMap<BareJid, GroupId>,
     pub(crate) commands: mpsc::WeakSender<Command>,
     pub(crate) storage: Storage,
+    pub(crate) transfers: Transfers,
     last_group: u64,
     /// What is wrong with the line, for groups that are attached later.
     line_problem: Option<Problem>,
@@ -62,6 +64,7 @@ impl Core {
             rooms: HashMap::new(),
             commands,
             storage: Storage::new(),
+            transfers: Transfers::default(),
             last_group: 0,
             line_problem: None,
         }
@@ -107,6 +110,7 @@ impl Core {
         let reason = problem.to_string();
         stored::line_down(self, now);
         self.out.lost();
+        self.transfers.lost();
         self.settle(now);
         self.for_all(now, |room, nodes, cx| {
             room.line_down(&reason, cx);
@@ -182,6 +186,10 @@ impl Core {
             Asked::Publish(id) => {
                 let result = result.map(|_| ()).map_err(|failure| failure.to_string());
                 self.with(group, now, |_, _, cx| cx.outlet.send(Event::Published { id, result }));
+            }
+            Asked::Transfer(answer) => {
+                // The transfer may have ended.
+                let _: Result<(), _> = answer.send(result);
             }
             // The state machines begin anew with the next connection; that this one is lost is no news about
             // rooms and services.
@@ -283,6 +291,7 @@ impl Core {
                     self.out.stanzas.push_back(requests::answer(to, id, result).into());
                 }
             }
+            Command::Ask(group, ask) => transfer::ask(self, group, *ask, now),
             // The session task's own business.
             Command::Close { .. } => {}
         }
@@ -333,6 +342,7 @@ impl Core {
             room.jid.clone()
         });
         self.out.forget(id);
+        transfer::end(self, Some(id), now);
         self.groups.remove(&id);
         if let Some(room) = room {
             self.rooms.remove(&room);
@@ -354,6 +364,10 @@ impl Core {
                 }
                 nodes.peers_changed(cx);
             });
+            return;
+        }
+        if let ToGroup::OfferFile(offer) = command {
+            transfer::offer(self, id, *offer);
             return;
         }
         self.with(id, now, |room, nodes, cx| match command {
@@ -382,13 +396,14 @@ impl Core {
                     payload,
                 });
             }
-            ToGroup::SetPeers(_) | ToGroup::SendStored { .. } | ToGroup::Detach => {}
+            ToGroup::SetPeers(_) | ToGroup::SendStored { .. } | ToGroup::OfferFile(_) | ToGroup::Detach => {}
         });
     }
 
     /// Leaves all rooms, for a clean end.
     pub(crate) fn leave_all(&mut self, now: Instant) {
         if self.up {
+            transfer::end(self, None, now);
             self.for_all(now, |room, _, cx| room.leave(cx));
             stored::disappear(self);
         }

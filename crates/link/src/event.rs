@@ -8,6 +8,7 @@ use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
 use crate::command::Command;
 use crate::elements::stanza_error;
 use crate::problem::Problem;
+use crate::transfer::{FileOffer, IncomingFile};
 
 /// How a live payload travelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,15 @@ pub enum Event {
         /// The way to answer.
         reply: Reply,
     },
+    /// A peer offers a file; what of it is wanted is known to the application.
+    FileOffered {
+        /// Who offers.
+        from: FullJid,
+        /// What it offers.
+        offer: FileOffer,
+        /// The way to take or refuse it.
+        incoming: IncomingFile,
+    },
     /// This many events were dropped because they were not taken in time. The state follows anew: `Online` or
     /// `Offline`, and the cards of all peers. Live and stored payloads are lost: pull from a peer.
     Lost {
@@ -159,6 +169,7 @@ impl Reply {
     fn send(&mut self, result: Result<Element, Box<StanzaError>>) -> Result<(), ReplyLost> {
         let Some((to, id)) = self.ticket.take() else { return Ok(()) };
         let commands = self.commands.upgrade().ok_or(ReplyLost)?;
+        let result = result.map(Some);
         commands.try_send(Command::Answer { to, id, result }).map_err(|_| ReplyLost)
     }
 }

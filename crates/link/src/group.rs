@@ -1,5 +1,6 @@
 //! The handle of one group.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use xmpp_parsers::minidom::Element;
 use xmpp_parsers::stanza_error::DefinedCondition;
 
 use crate::command::{Command, GroupId, Shared, ToGroup};
-use crate::elements::{Unfit, fit_for_wire};
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::elements::{NS_LDAPSYNC, Unfit, fit_for_wire};
+use crate::limits::{FILE_NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::transfer::{FileOffer, OfferFile, OutgoingFile};
 
 /// Why a group was not attached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,6 +181,24 @@ impl Group {
         let payload = fit(payload)?;
         self.send(ToGroup::Request { to, payload, timeout, answer })?;
         answered.await.unwrap_or(Err(RequestError::NotSent(SendError::Closed)))
+    }
+
+    /// Offers a file to a peer and serves it from `file`, which is read from any byte on and may be unlinked
+    /// meanwhile. The peer hears [`crate::Event::FileOffered`].
+    ///
+    /// # Errors
+    /// [`SendError`] when it cannot be offered; whatever comes later is told by [`OutgoingFile::done`].
+    pub fn offer_file(&self, to: FullJid, offer: FileOffer, file: File) -> Result<OutgoingFile, SendError> {
+        let words =
+            Element::builder("offer", NS_LDAPSYNC).append(offer.id.as_str()).append(offer.name.as_str());
+        fit(words.build())?;
+        if offer.id.len() > FILE_NAME_BYTES_MAX || offer.name.len() > FILE_NAME_BYTES_MAX {
+            return Err(SendError::TooLarge);
+        }
+        let (sid, key) = (format!("{:032x}", rand::random::<u128>()), rand::random());
+        let (sender, done) = oneshot::channel();
+        self.send(ToGroup::OfferFile(Box::new(OfferFile { to, offer, file, sid, key, done: sender })))?;
+        Ok(OutgoingFile { done })
     }
 
     /// Whether the own seat in the room is taken.

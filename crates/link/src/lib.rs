@@ -16,6 +16,7 @@
 //! | `node` | the pubsub nodes |
 //! | `requests`, `out` | IQs of others, IQs of ours |
 //! | `stored` with `held` | messages to one peer, kept by its server while it is away; own presence |
+//! | `transfer` | files from one member to another |
 //! | `outlet`, `backoff`, `elements`, `command` | tools of the above |
 //!
 //! `core` and what is below it are state machines without IO and without a clock; `session` is the one task
@@ -32,6 +33,8 @@ mod core_tests;
 mod dns;
 mod elements;
 mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod held;
 pub mod limits;
@@ -49,13 +52,17 @@ mod setup;
 mod stored;
 mod strangers;
 mod tls;
+mod transfer;
 
-pub use config::{GroupConfig, Password, Server, SessionConfig, Tls};
+pub use config::{GroupConfig, Password, Server, SessionConfig, Tls, TransferConfig};
 pub use elements::NS_LDAPSYNC;
 pub use event::{Carrier, Event, Reply, ReplyLost};
 pub use group::{AttachError, Group, RequestError, SendError};
 pub use problem::Problem;
 pub use session::Session;
+pub use transfer::{
+    FileHash, FileOffer, FileReader, IncomingFile, OutgoingFile, Sent, TransferError, Transport,
+};
 
 pub use xmpp_parsers::jid::{BareJid, FullJid};
 pub use xmpp_parsers::minidom::Element;

@@ -121,3 +121,63 @@ pub(crate) const STRANGERS_MAX: usize = 256;
 
 /// Time for leaving when all handles were dropped without a call of `close`.
 pub(crate) const DROP_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Transfers that one group serves at once; further offers are refused to their caller.
+pub const TRANSFERS_OUT_MAX: usize = 4;
+
+/// Transfers that one group takes at once; further offers of peers are refused.
+pub const TRANSFERS_IN_MAX: usize = 4;
+
+/// Bytes of the file in one encrypted frame.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+
+/// Frames of a file that wait between disk and network.
+pub(crate) const FRAMES_AHEAD_MAX: usize = 8;
+
+/// Decrypted pieces that wait for the reader of a file; the sender is held back behind them.
+pub(crate) const CHUNKS_MAX: usize = 8;
+
+/// Bytes in one stanza of an in-band bytestream, before base64.
+pub(crate) const IBB_BLOCK_BYTES: usize = 32 * 1024;
+
+/// The smallest block of an in-band bytestream that a sender may ask for.
+pub(crate) const IBB_BLOCK_BYTES_MIN: usize = 1024;
+
+/// Stanzas of an in-band bytestream without an answer.
+pub(crate) const IBB_WINDOW: usize = 16;
+
+/// Stanzas of a peer that wait for a transfer: a full window, and what is said about the session.
+pub(crate) const TRANSFER_INBOX_MAX: usize = 2 * IBB_WINDOW;
+
+/// Time for a peer's answer to an offer: its application decides within it.
+pub(crate) const TRANSFER_ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for one step of a peer while the transport is agreed upon.
+pub(crate) const TRANSFER_STEP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time for the attempts to reach the peer's addresses, all at once.
+pub(crate) const TRANSFER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A receiver that waits so long for the next byte gives up.
+pub const TRANSFER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A sender waits longer: a receiver that writes to a database may hold it back.
+pub const TRANSFER_HELD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Candidates that a peer may name.
+pub(crate) const CANDIDATES_MAX: usize = 16;
+
+/// Own addresses that are named to a peer.
+pub(crate) const DIRECT_CANDIDATES_MAX: usize = 4;
+
+/// Connections to the port of a transfer that have not said who they are.
+pub(crate) const KNOCKS_MAX: usize = 8;
+
+/// Services of the own server that are asked whether they are a SOCKS5 proxy.
+pub(crate) const PROXY_SEARCH_MAX: usize = 32;
+
+/// Characters of what a peer says of the end of a transfer that are kept for errors and logs.
+pub(crate) const TRANSFER_REASON_MAX: usize = 200;
+
+/// Bytes of a file's id and name.
+pub const FILE_NAME_BYTES_MAX: usize = 1024;

@@ -18,13 +18,12 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::Sleep;
 use tokio_xmpp::xmlstream::{FallibleStreamElement, ReadError, XmppStreamElement};
 use xmpp_parsers::iq::Iq;
-use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::ping::Ping;
 use xmpp_parsers::stanza::Stanza;
 
 use crate::backoff::Backoff;
 use crate::config::SessionConfig;
-use crate::connector::{self, Wire};
+use crate::connector::{self, Bound, Wire};
 use crate::limits::{
     CONFLICT_MAX, CONFLICT_MIN, CONFLICT_STABLE, RECONNECT_MAX, RECONNECT_MIN, RECONNECT_STABLE,
     WRONG_PASSWORD_WAIT,
@@ -35,7 +34,7 @@ use crate::problem::Problem;
 #[derive(Debug)]
 pub(crate) enum LineEvent {
     /// Logged in; nothing of an earlier connection is left.
-    Up(FullJid),
+    Up(Bound),
     /// A stanza came.
     Stanza(Box<Stanza>),
     /// A stanza cannot be written as XML and was left out.
@@ -44,7 +43,7 @@ pub(crate) enum LineEvent {
     Down { problem: Problem, retry_in: Duration },
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<(Wire, FullJid), Problem>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<(Wire, Bound), Problem>> + Send>>;
 
 enum State {
     Waiting(Pin<Box<Sleep>>),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use xmpp_parsers::iq::Iq;
 use xmpp_parsers::jid::{BareJid, FullJid, Jid};
 use xmpp_parsers::minidom::Element;
@@ -27,6 +28,8 @@ pub(crate) enum Asked {
     Node(NodeIq),
     /// The session, about the own server.
     Server,
+    /// A transfer.
+    Transfer(oneshot::Sender<IqResult>),
 }
 
 /// IQs of the room.

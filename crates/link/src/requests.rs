@@ -19,6 +19,7 @@ use crate::elements::{NS_LDAPSYNC, is_payload, stanza_error};
 use crate::event::{Event, Reply};
 use crate::limits::OUTBOX_ANSWERS_MAX;
 use crate::problem::Problem;
+use crate::transfer;
 
 /// Names the group that a request is for.
 pub(crate) fn tag(payload: &mut Element, room: &BareJid) {
@@ -31,6 +32,19 @@ pub(crate) fn untag(payload: &mut Element) -> Option<BareJid> {
     BareJid::new(&room).ok()
 }
 
+/// What service discovery tells of this client.
+const FEATURES: [&str; 9] = [
+    ns::DISCO_INFO,
+    ns::PING,
+    ns::JINGLE,
+    ns::JINGLE_FT,
+    ns::JINGLE_S5B,
+    ns::JINGLE_IBB,
+    ns::IBB,
+    ns::HASHES,
+    NS_LDAPSYNC,
+];
+
 /// An IQ of type `get` or `set` came in.
 pub(crate) fn handle(core: &mut Core, from: Option<Jid>, id: String, payload: Element, now: Instant) {
     // Somebody who asks faster than the socket takes answers does not get them.
@@ -42,6 +56,12 @@ pub(crate) fn handle(core: &mut Core, from: Option<Jid>, id: String, payload: El
         handle_request(core, from, id, payload, now);
         return;
     }
+    if transfer::is_for_transfer(&payload) {
+        if let Some(result) = transfer::handle(core, &from, &id, payload, now) {
+            core.out.stanzas.push_back(answer(from, id, result).into());
+        }
+        return;
+    }
     let result = if payload.is("ping", ns::PING) {
         Ok(None)
     } else if payload.is("query", ns::DISCO_INFO) {
@@ -49,11 +69,7 @@ pub(crate) fn handle(core: &mut Core, from: Option<Jid>, id: String, payload: El
     } else {
         Err(unavailable("this client does not handle that"))
     };
-    let iq = match result {
-        Ok(payload) => Iq::Result { from: None, to: Some(from), id, payload },
-        Err(error) => Iq::Error { from: None, to: Some(from), id, error: *error, payload: None },
-    };
-    core.out.stanzas.push_back(iq.into());
+    core.out.stanzas.push_back(answer(from, id, result).into());
 }
 
 fn handle_request(core: &mut Core, from: Jid, id: String, mut payload: Element, now: Instant) {
@@ -99,9 +115,9 @@ fn ask(
 }
 
 /// The answer to a request.
-pub(crate) fn answer(to: Jid, id: String, result: Result<Element, Box<StanzaError>>) -> Iq {
+pub(crate) fn answer(to: Jid, id: String, result: Result<Option<Element>, Box<StanzaError>>) -> Iq {
     match result {
-        Ok(payload) => Iq::Result { from: None, to: Some(to), id, payload: Some(payload) },
+        Ok(payload) => Iq::Result { from: None, to: Some(to), id, payload },
         Err(error) => Iq::Error { from: None, to: Some(to), id, error: *error, payload: None },
     }
 }
@@ -116,7 +132,7 @@ fn info(query: Element) -> Result<Element, Box<StanzaError>> {
     let result = DiscoInfoResult {
         node,
         identities: vec![Identity::new("automation", "command-node", "en", "xmppsync")],
-        features: [ns::DISCO_INFO, ns::PING, NS_LDAPSYNC].into_iter().map(str::to_owned).collect(),
+        features: FEATURES.into_iter().map(str::to_owned).collect(),
         extensions: vec![],
     };
     Ok(result.into())

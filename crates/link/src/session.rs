@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use xmpp_parsers::minidom::Element;
 
 use crate::command::{Attach, Command, Shared};
@@ -30,9 +30,11 @@ impl Session {
     /// Starts to connect, and goes on for ever. To be called within a tokio runtime with IO and time.
     pub fn start(config: SessionConfig) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let core = Core::new(config.jid.clone(), commands.downgrade(), rand::random::<f64>);
+        let mut core = Core::new(config.jid.clone(), commands.downgrade(), rand::random::<f64>);
+        core.transfers.config = config.transfer;
         let line = Line::new(Arc::new(config));
-        let task = tokio::spawn(Task { core, line, commands: receiver }.run()).abort_handle();
+        let transfers = JoinSet::new();
+        let task = tokio::spawn(Task { core, line, commands: receiver, transfers }.run()).abort_handle();
         Self { commands, task }
     }
 
@@ -76,6 +78,8 @@ struct Task {
     core: Core,
     line: Line,
     commands: mpsc::Receiver<Command>,
+    /// They end with the session.
+    transfers: JoinSet<()>,
 }
 
 /// Who has to be told that the session has ended.
@@ -87,8 +91,10 @@ impl Task {
             if let ControlFlow::Break(farewell) = self.turn().await {
                 break farewell;
             }
+            self.run_transfers();
         };
         self.core.leave_all(Instant::now());
+        self.transfers.abort_all();
         let goodbye = self.line.close(&mut self.core.out.stanzas);
         match farewell {
             // The deadline is the caller's.
@@ -122,6 +128,14 @@ impl Task {
         ControlFlow::Continue(())
     }
 
+    /// Starts the transfers that began, forgets those that ended.
+    fn run_transfers(&mut self) {
+        for start in self.core.transfers.starts.drain(..) {
+            self.transfers.spawn(start.run());
+        }
+        while self.transfers.try_join_next().is_some() {}
+    }
+
     /// Takes a command, and those that wait behind it: under load they share a write to the socket.
     fn take(&mut self, first: Option<Command>) -> ControlFlow<Farewell> {
         let mut next = first;
@@ -145,9 +159,10 @@ impl Task {
     fn handle_line(&mut self, event: LineEvent) {
         let now = Instant::now();
         match event {
-            LineEvent::Up(own) => {
-                tracing::debug!(%own, "logged in");
-                self.core.handle_up(own, now);
+            LineEvent::Up(bound) => {
+                tracing::debug!(own = %bound.jid, "logged in");
+                self.core.transfers.line_up(bound.local);
+                self.core.handle_up(bound.jid, now);
             }
             LineEvent::Stanza(stanza) => self.core.handle_stanza(*stanza, now),
             LineEvent::Unsendable(stanza) => self.core.handle_unsendable(&stanza, now),

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use xmppsync_lab::{Ejabberd, EjabberdOptions, LabDir};
 use xmppsync_link::{
     BareJid, Element, Event, FullJid, Group, GroupConfig, NS_LDAPSYNC, Password, Server, Session,
-    SessionConfig, Tls,
+    SessionConfig, Tls, TransferConfig,
 };
 
 pub const DEADLINE: Duration = Duration::from_secs(40);
@@ -44,6 +44,7 @@ impl Bed {
             server: Server::Host { host: address.ip().to_string(), port: address.port() },
             tls: Tls::StartTls,
             ca: Some(self.ejabberd.ca_file()),
+            transfer: TransferConfig::default(),
         }
     }
 
