@@ -21,6 +21,7 @@ pub(crate) struct GroupId(pub(crate) u64);
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     joined: AtomicBool,
+    node_ready: AtomicBool,
     outsiders: AtomicUsize,
 }
 
@@ -30,6 +31,12 @@ impl Shared {
     }
     pub(crate) fn set_joined(&self, joined: bool) {
         self.joined.store(joined, Ordering::Release);
+    }
+    pub(crate) fn node_ready(&self) -> bool {
+        self.node_ready.load(Ordering::Acquire)
+    }
+    pub(crate) fn set_node_ready(&self, ready: bool) {
+        self.node_ready.store(ready, Ordering::Release);
     }
     pub(crate) fn outsiders(&self) -> usize {
         self.outsiders.load(Ordering::Relaxed)

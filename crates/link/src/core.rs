@@ -106,7 +106,7 @@ impl Core {
         self.settle(now);
         self.for_all(now, |room, nodes, cx| {
             room.line_down(&reason, cx);
-            nodes.line_down();
+            nodes.line_down(cx);
             cx.outlet.problem(problem.clone());
         });
         // What the state machines wrote as a last word has nowhere to go.
