@@ -229,18 +229,44 @@ fn an_administrator_in_the_room_reads_who_comes_and_goes() {
     assert_eq!(count(&group.servers[0].run_log(), "does not take part"), 0, "the administrator is no server");
 }
 
+/// How often a server has asked for what did not reach it.
+fn holes(group: &Group) -> usize {
+    let of = |server: &Slapd| {
+        let log = server.log();
+        count(&log, "are missing") + count(&log, "lacks changes of server")
+    };
+    group.servers.iter().map(of).sum()
+}
+
+/// Writes until nobody has to ask for anything any more: the nodes are made and subscribed to.
+fn wait_for_the_nodes(group: &Group) {
+    let mut round = 0;
+    wait_until("changes come without being asked for", PATIENCE, || {
+        round += 1;
+        let before = holes(group);
+        assert_all_ways(group, &format!("round {round}"));
+        group.assert_equal(PATIENCE).unwrap();
+        let holes = holes(group);
+        if holes == before { Ok(()) } else { Err(format!("{holes} holes")) }
+    })
+    .unwrap();
+}
+
 #[test]
 fn the_nodes_carry_the_live_stream_where_they_are_asked_to() {
     let live = Live::Pubsub;
     let group = Group::with(GroupOptions { servers: 3, live, ..GroupOptions::default() }).unwrap();
     load(&group.servers[0]);
     group.assert_equal(PATIENCE).unwrap();
+    wait_for_the_nodes(&group);
+    let holes_before = holes(&group);
     let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
     writers.iter().for_each(|writer| writer.wait_for_more(100));
     writers.into_iter().for_each(Writer::stop);
     assert_all_ways(&group, "by the nodes");
     group.assert_equal(PATIENCE).unwrap();
     assert_nothing_set_aside(&group);
+    assert_eq!(holes(&group), holes_before, "what the nodes should have carried was asked for");
 }
 
 #[test]
@@ -252,10 +278,13 @@ fn a_server_that_sends_by_its_node_and_one_that_sends_by_the_room_become_equal()
     group.start().unwrap();
     load(&group.servers[0]);
     group.assert_equal(PATIENCE).unwrap();
+    wait_for_the_nodes(&group);
+    let holes_before = holes(&group);
     let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
     writers.iter().for_each(|writer| writer.wait_for_more(100));
     writers.into_iter().for_each(Writer::stop);
     assert_all_ways(&group, "mixed");
     group.assert_equal(PATIENCE).unwrap();
     assert_nothing_set_aside(&group);
+    assert_eq!(holes(&group), holes_before, "what the nodes should have carried was asked for");
 }
