@@ -336,7 +336,7 @@ fn a_missing_muc_service_is_one_problem_and_the_seat_is_taken_when_it_comes() {
                      <remote-server-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>"
                 ));
             } else if xml.contains("to='conference.example.org'") {
-                rig.receive(&refusal("conference.example.org", &id_of(&[xml.clone()], "disco")));
+                rig.receive(&refusal("conference.example.org", &id_of(std::slice::from_ref(xml), "disco")));
             }
         }
         while let Some(event) = rig.next() {

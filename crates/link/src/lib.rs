@@ -31,6 +31,9 @@ mod core_tests;
 mod dns;
 mod elements;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 pub mod limits;
 mod line;
