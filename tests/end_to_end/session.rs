@@ -288,3 +288,44 @@ fn a_server_that_sends_by_its_node_and_one_that_sends_by_the_room_become_equal()
     assert_nothing_set_aside(&group);
     assert_eq!(holes(&group), holes_before, "what the nodes should have carried was asked for");
 }
+
+#[test]
+fn without_a_named_authority_those_of_the_system_are_trusted() {
+    let mut group = Group::prepare(GroupOptions { servers: 2, ..GroupOptions::default() }).unwrap();
+    for number in 0..2 {
+        let mut config = group.config(number).unwrap();
+        let lines = &mut config.databases[0].overlay_lines;
+        lines.retain(|line| !line.starts_with("xmppsync-tls-ca"));
+        // What an administrator does by update-ca-certificates, for one process.
+        let roots = ("SSL_CERT_FILE".to_owned(), group.ejabberd.ca_file().display().to_string());
+        let options = SlapdOptions { environment: vec![roots], ..SlapdOptions::default() };
+        let name = group.servers[number].name().to_owned();
+        group.servers[number] = Slapd::prepare(&group.lab, &name, config, options).unwrap();
+    }
+    group.start().unwrap();
+    load(&group.servers[0]);
+    assert_all_ways(&group, "by the system's roots");
+    group.assert_equal(PATIENCE).unwrap();
+    for server in &group.servers {
+        assert!(!server.slapcat_config().unwrap().contains("olcXmppSyncTlsCa: "), "an authority is named");
+    }
+}
+
+#[test]
+fn databases_that_share_a_jid_and_not_its_settings_are_told_so() {
+    let suffixes = [SUFFIX, OTHER].map(str::to_owned).to_vec();
+    let mut group = Group::prepare(GroupOptions { servers: 1, suffixes, ..GroupOptions::default() }).unwrap();
+    let mut config = group.config(0).unwrap();
+    let copy = group.lab.path().join("copy.pem");
+    std::fs::copy(group.ejabberd.ca_file(), &copy).unwrap();
+    for (database, ca) in config.databases.iter_mut().zip([group.ejabberd.ca_file(), copy]) {
+        let lines = &mut database.overlay_lines;
+        lines.retain(|line| !line.starts_with("xmppsync-jid") && !line.starts_with("xmppsync-tls-ca"));
+        lines.push("xmppsync-jid a@xmpp.test/ldap".to_owned());
+        lines.push(format!("xmppsync-tls-ca {}", ca.display()));
+    }
+    group.servers[0].set_config(config).unwrap();
+    group.start().unwrap();
+    let line = group.servers[0].wait_log("with other settings", PATIENCE).unwrap();
+    assert!(line.contains("another database uses a@xmpp.test/ldap"), "{line}");
+}

@@ -119,6 +119,11 @@ proptest! {
             let _ = Assembler::new().handle_part(xmppsync_wire::Part { n: 0, of: 1, bytes, text, ..part });
         }
     }
+}
+
+proptest! {
+    // Large ones take their time.
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn any_value_and_any_dn_survive_the_wire_whole_or_in_parts(
