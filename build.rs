@@ -21,6 +21,8 @@ const SHIM: [&str; 12] = [
 ];
 /// Where `cargo xtask setup` notes which slapd its headers belong to.
 const SETUP_NOTE: &str = "xmppsync-setup.txt";
+/// Names the version to build for when that is not the installed one.
+const OTHER_SLAPD: &str = "XMPPSYNC_SLAPD_VERSION";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -41,11 +43,12 @@ fn main() {
 fn build() -> Result<()> {
     println!("cargo::rerun-if-changed=src/shim");
     println!("cargo::rerun-if-changed=include/xmppsync.h");
-    for variable in ["OPENLDAP_SRC", "OPENLDAP_BUILD", "XDG_DATA_HOME", "HOME"] {
+    for variable in ["OPENLDAP_SRC", "OPENLDAP_BUILD", OTHER_SLAPD, "XDG_DATA_HOME", "HOME"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let headers = find_headers()?;
     check_headers(&headers)?;
+    check_version(&headers)?;
     compile_shim(&headers);
     bind_boundary()?;
     // slapd closes the module after term_module; a thread-local destructor or a late log line must not find
@@ -123,6 +126,54 @@ fn check_headers(headers: &Headers) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The module is refused by any other slapd than the one of the headers; the build says so earlier.
+fn check_version(headers: &Headers) -> Result<()> {
+    let file = headers.build.join("include/ldap_features.h");
+    println!("cargo::rerun-if-changed={}", file.display());
+    let version = version_of(&std::fs::read_to_string(&file)?)
+        .ok_or_else(|| format!("{} defines no LDAP_VENDOR_VERSION", file.display()))?;
+    if let Some(wanted) = env::var_os(OTHER_SLAPD).filter(|wanted| !wanted.is_empty()) {
+        return if wanted.to_str() == Some(version.as_str()) {
+            Ok(())
+        } else {
+            Err(format!(
+                "{OTHER_SLAPD} is {}, and {} is of OpenLDAP {version}: set OPENLDAP_SRC and OPENLDAP_BUILD to that version, or unset {OTHER_SLAPD}",
+                wanted.display(),
+                file.display()
+            )
+            .into())
+        };
+    }
+    match installed_slapd() {
+        Some(installed) if !is_version(&installed, &version) => Err(format!(
+            "the headers in {} are those of OpenLDAP {version}, installed is slapd {installed}: unset OPENLDAP_SRC and OPENLDAP_BUILD and run `cargo xtask setup`, or set {OTHER_SLAPD}={version} to build for another slapd than the installed one",
+            headers.build.display()
+        )
+        .into()),
+        // A slapd that is no Debian package cannot be asked; it looks for itself when it loads the module.
+        _ => Ok(()),
+    }
+}
+
+/// `2.5.13`, from the definitions of the three numbers.
+fn version_of(features: &str) -> Option<String> {
+    let number = |name: &str| {
+        features.lines().find_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some("#define") && words.next() == Some(name)).then(|| words.next())?
+        })
+    };
+    let (major, minor) = (number("LDAP_VENDOR_VERSION_MAJOR")?, number("LDAP_VENDOR_VERSION_MINOR")?);
+    Some(format!("{major}.{minor}.{}", number("LDAP_VENDOR_VERSION_PATCH")?))
+}
+
+/// Whether a Debian version such as `2.5.13+dfsg-5` is of this release.
+fn is_version(debian: &str, release: &str) -> bool {
+    let upstream = debian.rsplit_once(':').map_or(debian, |(_, version)| version);
+    let rest = upstream.strip_prefix(release);
+    rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit() || next == '.'))
 }
 
 /// `ldap.h` is in the release as it is; a checkout of the repository makes it from a template.

@@ -312,6 +312,10 @@ fn wrong_databases(bed: &Bed) -> Vec<Wrong> {
     let empty = bed.path("empty.password");
     let room = |lines: &[String]| with(lines, "xmppsync-room", Some("same"));
     let both = with(&needed, "xmppsync-password", Some("x"));
+    // A database is named by its first directive; that of the second one has to be told from the other's.
+    let only_there = "xmppsync-live pubsub".to_owned();
+    let mut second = room(&needed);
+    second.insert(1, only_there.clone());
     vec![
         lines_of("no JID", with(&needed, "xmppsync-jid", None), &["xmppsync-jid is missing", "user@domain"]),
         lines_of(
@@ -349,8 +353,8 @@ fn wrong_databases(bed: &Bed) -> Vec<Wrong> {
         },
         Wrong {
             what: "two databases with one room",
-            config: bed.config(&[(PEOPLE, room(&needed)), (MACHINES, room(&needed))]),
-            line: None,
+            config: bed.config(&[(PEOPLE, room(&needed)), (MACHINES, second)]),
+            line: Some(only_there),
             words: words(&["same@conference.xmpp.test", "another database", "xmppsync-room", "slapd.conf"]),
         },
     ]

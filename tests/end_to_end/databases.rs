@@ -3,7 +3,7 @@
 use crate::PATIENCE;
 use crate::steps::*;
 use std::thread;
-use xmppsync_lab::{ContextCsn, Group, GroupOptions, SUFFIX, assert_equal_with, ldif};
+use xmppsync_lab::{ContextCsn, Group, GroupOptions, Ldap, SUFFIX, assert_equal_with, ldif};
 
 #[test]
 fn databases_of_one_slapd_do_not_mix() {
@@ -150,4 +150,32 @@ fn operational_attributes_and_context_csn_are_equal_everywhere_and_after_a_resta
     let dump = settle(&group);
     assert_eq!(dump[&last[0].0]["description"], [b"after the restart".to_vec()].into());
     assert_eq!(dump[SUFFIX]["contextCSN"].intersection(&before).count(), 2);
+}
+
+#[test]
+fn what_a_user_adds_and_changes_bears_that_users_name_on_every_server() {
+    let rights =
+        ["access to attrs=userPassword by anonymous auth by * none", "access to * by users write by * read"];
+    let database_lines = rights.map(str::to_owned).to_vec();
+    let group = group_with(GroupOptions { servers: 2, database_lines, ..GroupOptions::default() });
+    let mut root = group.servers[0].ldap().unwrap();
+    let users = ["Writer One", "two"].map(|uid| add_person(&mut root, uid));
+    for user in &users {
+        root.replace(user, "userPassword", &["open sesame"]).unwrap();
+        group.servers.iter().for_each(|server| {
+            wait_values(server, user, "userPassword", &["open sesame"]);
+        });
+    }
+    let mut one = Ldap::bind(&group.servers[0].uri(), &users[0], "open sesame").unwrap();
+    let mut two = Ldap::bind(&group.servers[1].uri(), &users[1], "open sesame").unwrap();
+    let by_one = add_person(&mut one, "by-one");
+    let by_two = add_person(&mut two, "by-two");
+    wait_entry(&group.servers[1], &by_one, true);
+    two.replace(&by_one, "description", &["changed by two"]).unwrap();
+    let dump = settle_smoothly(&group);
+    let name = |user: &str| [user.as_bytes().to_vec()].into();
+    assert_eq!(dump[&by_one]["creatorsName"], name(&users[0]));
+    assert_eq!(dump[&by_one]["modifiersName"], name(&users[1]));
+    assert_eq!(dump[&by_two]["creatorsName"], name(&users[1]));
+    assert_eq!(dump[&by_two]["modifiersName"], name(&users[1]));
 }

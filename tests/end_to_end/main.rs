@@ -8,6 +8,7 @@ mod databases;
 mod meanwhile;
 mod memory;
 mod modify;
+mod onlooker;
 mod order;
 mod reconfiguration;
 mod refusal;

@@ -243,3 +243,55 @@ fn what_cannot_be_applied_is_set_aside_with_its_reason_and_stops_nothing() {
     ldap.modify(&good[5], vec![minus("objectClass", &["badge"])]).unwrap();
     settle(&group);
 }
+
+/// An attribute of which the peer takes one value only.
+fn nickname(single: &str) -> [String; 2] {
+    let syntax = "1.3.6.1.4.1.1466.115.121.1.15";
+    [
+        format!(
+            "attributetype ( 1.3.6.1.4.1.32473.1.2 NAME 'nickname' EQUALITY caseIgnoreMatch SYNTAX {syntax} {single} )"
+        ),
+        "objectclass ( 1.3.6.1.4.1.32473.1.3 NAME 'nicknamed' SUP top AUXILIARY MAY ( nickname ) )"
+            .to_owned(),
+    ]
+}
+
+/// slapd's own overlays judge what a client asks for, and take what is replicated as it is (ITS#9953): another copy
+/// has let it pass, and the copies have to stay equal. What the database itself cannot hold is set aside.
+#[test]
+fn a_constraint_of_the_schema_sets_a_change_aside_and_one_of_an_overlay_binds_clients_only() {
+    let mut group = Group::prepare(fast(2)).unwrap();
+    let mut config = group.config(0).unwrap();
+    config.global_lines.extend(nickname(""));
+    group.servers[0].set_config(config).unwrap();
+    let mut config = group.config(1).unwrap();
+    config.modules.push("constraint".to_owned());
+    config.global_lines.extend(nickname("SINGLE-VALUE"));
+    let constraint = ["overlay constraint", "constraint_attribute description regex ^[a-z]*$"];
+    config.databases[0].overlay_lines.extend(constraint.map(str::to_owned));
+    group.servers[1].set_config(config).unwrap();
+    group.start().unwrap();
+    populate(&group);
+    let (writer, peer) = (&group.servers[0], &group.servers[1]);
+    let mut ldap = writer.ldap().unwrap();
+    let dn = add_person(&mut ldap, "constrained");
+    wait_entry(peer, &dn, true);
+
+    let refused = peer.ldap().unwrap().replace(&dn, "description", &["42"]).unwrap_err().to_string();
+    assert!(refused.contains("constraint"), "{refused}");
+    ldap.replace(&dn, "description", &["42"]).unwrap();
+    wait_values(peer, &dn, "description", &["42"]);
+
+    let classes = plus("objectClass", &["nicknamed"]);
+    ldap.modify(&dn, vec![classes, set("nickname", &["one"])]).unwrap();
+    wait_values(peer, &dn, "nickname", &["one"]);
+    ldap.modify(&dn, vec![plus("nickname", &["two"])]).unwrap();
+    ldap.replace(&dn, "title", &["behind it"]).unwrap();
+    wait_values(peer, &dn, "title", &["behind it"]);
+    let line = peer.wait_log("set aside", PATIENCE).unwrap();
+    assert!(line.contains("modify of \"uid=constrained") && line.contains("multiple values"), "{line}");
+    wait_values(peer, &dn, "nickname", &["one"]);
+    ldap.modify(&dn, vec![set("nickname", &["one"])]).unwrap();
+    settle(&group);
+    assert_eq!(peer.log().matches("set aside").count(), 1, "{}", complaints(peer));
+}

@@ -80,7 +80,10 @@ fn build_script(environment: &[(&str, &Path)]) -> String {
     let script = scripts.max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap()).unwrap();
     let mut command = Command::new(script);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.env_remove("OPENLDAP_SRC").env_remove("OPENLDAP_BUILD").envs(environment.iter().copied());
+    for variable in ["OPENLDAP_SRC", "OPENLDAP_BUILD", "XMPPSYNC_SLAPD_VERSION"] {
+        command.env_remove(variable);
+    }
+    command.envs(environment.iter().copied());
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!output.status.success(), "{said}");
@@ -120,4 +123,51 @@ fn a_build_with_the_headers_of_another_slapd_says_what_to_run() {
     {
         assert!(said.contains(words), "{said}");
     }
+}
+
+/// The headers that `cargo xtask setup` made, as if they were of another release.
+fn headers_of_another_release(lab: &LabDir) -> [PathBuf; 2] {
+    let source = lab.subdir("openldap/servers/slapd").unwrap();
+    let include = lab.subdir("openldap/include").unwrap();
+    fs::write(source.join("slap.h"), "").unwrap();
+    for header in ["ldap.h", "portable.h", "lber_types.h", "ldap_config.h"] {
+        fs::write(include.join(header), "").unwrap();
+    }
+    let numbers = [("MAJOR", 2), ("MINOR", 4), ("PATCH", 59)];
+    let lines = numbers.map(|(part, number)| format!("#define LDAP_VENDOR_VERSION_{part} {number}\n"));
+    fs::write(include.join("ldap_features.h"), lines.concat()).unwrap();
+    let top = lab.path().join("openldap");
+    [top.clone(), top]
+}
+
+#[test]
+fn a_build_with_openldap_src_of_another_release_says_what_to_run() {
+    let lab = LabDir::new().unwrap();
+    let [source, build] = headers_of_another_release(&lab);
+    let query = Command::new("dpkg-query").args(["-W", "-f", "${Version}", "slapd"]).output().unwrap();
+    let installed = format!("installed is slapd {}", String::from_utf8(query.stdout).unwrap().trim());
+    let both = [("OPENLDAP_SRC", source.as_path()), ("OPENLDAP_BUILD", build.as_path())];
+    for environment in [&both[..], &both[..1]] {
+        let said = build_script(environment);
+        for words in [
+            "are those of OpenLDAP 2.4.59",
+            &installed,
+            "unset OPENLDAP_SRC and OPENLDAP_BUILD and run `cargo xtask setup`",
+            "or set XMPPSYNC_SLAPD_VERSION=2.4.59",
+        ] {
+            assert!(said.contains(words), "{said}");
+        }
+    }
+    // The way out that it names, and what is said when it is taken wrongly.
+    let with = |version: &'static str| {
+        build_script(&[&both[..], &[("XMPPSYNC_SLAPD_VERSION", Path::new(version))]].concat())
+    };
+    let said = with("2.5.13");
+    assert!(
+        said.contains("XMPPSYNC_SLAPD_VERSION is 2.5.13, and") && said.contains("OpenLDAP 2.4.59"),
+        "{said}"
+    );
+    // Then the headers are taken; these are empty, and the compiler finds nothing in them.
+    let said = with("2.4.59");
+    assert!(!said.contains("OpenLDAP 2.4.59"), "{said}");
 }

@@ -231,18 +231,44 @@ fn an_administrator_in_the_room_reads_who_comes_and_goes() {
     assert_eq!(count(&group.servers[0].run_log(), "does not take part"), 0, "the administrator is no server");
 }
 
+/// How often a server has asked for what did not reach it.
+fn holes(group: &Group) -> usize {
+    let of = |server: &Slapd| {
+        let log = server.log();
+        count(&log, "are missing") + count(&log, "lacks changes of server")
+    };
+    group.servers.iter().map(of).sum()
+}
+
+/// Writes until nobody has to ask for anything any more: the nodes are made and subscribed to.
+fn wait_for_the_nodes(group: &Group) {
+    let mut round = 0;
+    wait_until("changes come without being asked for", PATIENCE, || {
+        round += 1;
+        let before = holes(group);
+        assert_all_ways(group, &format!("round {round}"));
+        group.assert_equal(PATIENCE).unwrap();
+        let holes = holes(group);
+        if holes == before { Ok(()) } else { Err(format!("{holes} holes")) }
+    })
+    .unwrap();
+}
+
 #[test]
 fn the_nodes_carry_the_live_stream_where_they_are_asked_to() {
     let live = Live::Pubsub;
     let group = Group::with(GroupOptions { servers: 3, live, ..GroupOptions::default() }).unwrap();
     load(&group.servers[0]);
     group.assert_equal(PATIENCE).unwrap();
+    wait_for_the_nodes(&group);
+    let holes_before = holes(&group);
     let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
     writers.iter().for_each(|writer| writer.wait_for_more(100));
     writers.into_iter().for_each(Writer::stop);
     assert_all_ways(&group, "by the nodes");
     group.assert_equal(PATIENCE).unwrap();
     assert_nothing_set_aside(&group);
+    assert_eq!(holes(&group), holes_before, "what the nodes should have carried was asked for");
 }
 
 #[test]
@@ -254,10 +280,54 @@ fn a_server_that_sends_by_its_node_and_one_that_sends_by_the_room_become_equal()
     group.start().unwrap();
     load(&group.servers[0]);
     group.assert_equal(PATIENCE).unwrap();
+    wait_for_the_nodes(&group);
+    let holes_before = holes(&group);
     let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
     writers.iter().for_each(|writer| writer.wait_for_more(100));
     writers.into_iter().for_each(Writer::stop);
     assert_all_ways(&group, "mixed");
     group.assert_equal(PATIENCE).unwrap();
     assert_nothing_set_aside(&group);
+    assert_eq!(holes(&group), holes_before, "what the nodes should have carried was asked for");
+}
+
+#[test]
+fn without_a_named_authority_those_of_the_system_are_trusted() {
+    let mut group = Group::prepare(GroupOptions { servers: 2, ..GroupOptions::default() }).unwrap();
+    for number in 0..2 {
+        let mut config = group.config(number).unwrap();
+        let lines = &mut config.databases[0].overlay_lines;
+        lines.retain(|line| !line.starts_with("xmppsync-tls-ca"));
+        // What an administrator does by update-ca-certificates, for one process.
+        let roots = ("SSL_CERT_FILE".to_owned(), group.ejabberd.ca_file().display().to_string());
+        let options = SlapdOptions { environment: vec![roots], ..SlapdOptions::default() };
+        let name = group.servers[number].name().to_owned();
+        group.servers[number] = Slapd::prepare(&group.lab, &name, config, options).unwrap();
+    }
+    group.start().unwrap();
+    load(&group.servers[0]);
+    assert_all_ways(&group, "by the system's roots");
+    group.assert_equal(PATIENCE).unwrap();
+    for server in &group.servers {
+        assert!(!server.slapcat_config().unwrap().contains("olcXmppSyncTlsCa: "), "an authority is named");
+    }
+}
+
+#[test]
+fn databases_that_share_a_jid_and_not_its_settings_are_told_so() {
+    let suffixes = [SUFFIX, OTHER].map(str::to_owned).to_vec();
+    let mut group = Group::prepare(GroupOptions { servers: 1, suffixes, ..GroupOptions::default() }).unwrap();
+    let mut config = group.config(0).unwrap();
+    let copy = group.lab.path().join("copy.pem");
+    std::fs::copy(group.ejabberd.ca_file(), &copy).unwrap();
+    for (database, ca) in config.databases.iter_mut().zip([group.ejabberd.ca_file(), copy]) {
+        let lines = &mut database.overlay_lines;
+        lines.retain(|line| !line.starts_with("xmppsync-jid") && !line.starts_with("xmppsync-tls-ca"));
+        lines.push("xmppsync-jid a@xmpp.test/ldap".to_owned());
+        lines.push(format!("xmppsync-tls-ca {}", ca.display()));
+    }
+    group.servers[0].set_config(config).unwrap();
+    group.start().unwrap();
+    let line = group.servers[0].wait_log("with other settings", PATIENCE).unwrap();
+    assert!(line.contains("another database uses a@xmpp.test/ldap"), "{line}");
 }

@@ -2,6 +2,7 @@
 
 use crate::PATIENCE;
 use crate::steps::*;
+use std::collections::HashSet;
 use xmppsync_lab::ldap3::controls::RawControl;
 use xmppsync_lab::ldap3::exop::Exop;
 use xmppsync_lab::{ContextCsn, Dump, Group, GroupOptions, Ldap, SUFFIX, difference, dump, wait_until};
@@ -28,11 +29,16 @@ fn what_changes_nothing_sends_nothing() {
 }
 
 fn operations_with_the_no_op_control_send_nothing(ldap: &mut Ldap, dn: &str) {
+    let new = format!("uid=unborn,{PEOPLE}");
+    let attributes = [("objectClass", "inetOrgPerson"), ("uid", "unborn"), ("cn", "x"), ("sn", "x")];
+    let attributes = attributes.map(|(name, value)| (name, HashSet::from([value]))).to_vec();
     let raw = raw(ldap);
     let no_op = || RawControl { ctype: NO_OP.to_owned(), crit: true, val: None };
+    assert_eq!(code(raw.with_controls(no_op()).add(&new, attributes)), NO_OPERATION);
     assert_eq!(code(raw.with_controls(no_op()).modify(dn, vec![set("sn", &["x"])])), NO_OPERATION);
     assert_eq!(code(raw.with_controls(no_op()).modifydn(dn, "uid=x", true, None)), NO_OPERATION);
     assert_eq!(code(raw.with_controls(no_op()).delete(dn)), NO_OPERATION);
+    assert!(ldap.entry(&new).unwrap().is_none() && ldap.entry(dn).unwrap().is_some());
 }
 
 fn refused_operations_send_nothing(ldap: &mut Ldap, dn: &str) {

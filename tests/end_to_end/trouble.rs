@@ -2,12 +2,14 @@
 
 use crate::PATIENCE;
 use crate::meanwhile::{
-    Writer, assert_arrives, assert_travels, count, load, load_offline, wait_joined, write,
+    Writer, assert_arrives, assert_travels, count, end_of, load, load_offline, wait_joined, write,
 };
 use std::collections::HashSet;
 use std::fs;
 use xmppsync_lab::certificates::Authority;
-use xmppsync_lab::{Ejabberd, Group, GroupOptions, Mnesia, SUFFIX, Slapd, SlapdConfig, SlapdOptions, ldif};
+use xmppsync_lab::{
+    Ejabberd, Group, GroupOptions, Live, Mnesia, SUFFIX, Slapd, SlapdConfig, SlapdOptions, ldif, wait_for,
+};
 
 /// Servers that log what an administrator always sees, without debugging.
 fn options(servers: usize) -> GroupOptions {
@@ -104,6 +106,13 @@ fn an_unknown_host_is_one_line_and_the_directory_serves() {
     let line = group.servers[0].wait_log("cannot be resolved", PATIENCE).unwrap();
     assert!(line.contains("xmpp.invalid") && line.contains("xmppsync-server"), "{line}");
     assert_serves(&group.servers[0], "without a host");
+    // Its pauses begin with a quarter of a second.
+    let writer = Writer::start(&group.servers[0]);
+    writer.wait_for_more(1_000);
+    writer.stop();
+    let log = group.servers[0].run_log();
+    assert_eq!(count(&log, "cannot be resolved"), 1, "{}", end_of(&log));
+    assert_eq!(count(&log, "xmpp.invalid"), 1, "{}", end_of(&log));
     let right = group.config(0).unwrap();
     assert_recovers_with(&mut group, right);
 }
@@ -193,7 +202,11 @@ fn a_missing_muc_service_is_said_and_found_when_it_comes() {
     rooms.put_back(&group.ejabberd);
     for server in &group.servers {
         wait_joined(server, PATIENCE);
-        assert_eq!(count(&server.run_log(), "offers no MUC service"), 1, "lines");
+        let log = server.run_log();
+        let of_service = log.lines().filter(|line| line.contains("conference.xmpp.test"));
+        let usual = |line: &&str| !["replicating as", "}: in room "].iter().any(|words| line.contains(words));
+        assert_eq!(of_service.filter(usual).count(), 1, "{}", end_of(&log));
+        assert_eq!(count(&log, "offers no MUC service"), 1, "lines");
     }
     writers.into_iter().for_each(Writer::stop);
     group.assert_equal(PATIENCE).unwrap();
@@ -212,9 +225,59 @@ fn without_a_pubsub_service_the_room_goes_on() {
     assert_travels(&group.servers[0], &group.servers[1], "from a");
     assert_travels(&group.servers[1], &group.servers[0], "from b");
     group.assert_equal(PATIENCE).unwrap();
+    assert_one_line_of_the_missing_pubsub_service(&group);
+}
+
+/// After so long that subscriptions were asked for in vain more often than they are expected to be.
+fn assert_one_line_of_the_missing_pubsub_service(group: &Group) {
+    let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
+    // The pauses are 1, 2 and 4 seconds, and a write takes at least 2 ms.
+    writers.iter().for_each(|writer| writer.wait_for_more(3_000));
+    writers.into_iter().for_each(Writer::stop);
     for server in &group.servers {
-        assert_eq!(count(&server.run_log(), "offers no pubsub service"), 1, "lines");
+        let log = server.run_log();
+        assert_eq!(count(&log, "pubsub"), 1, "{}", end_of(&log));
+        assert_eq!(count(&log, "offers no pubsub service"), 1, "lines");
+        assert_eq!(count(&log, "cannot be subscribed"), 0, "lines");
     }
+}
+
+#[test]
+fn without_a_pubsub_service_the_room_carries_what_was_meant_for_the_nodes() {
+    let mut options = GroupOptions { live: Live::Pubsub, ..options(3) };
+    options.ejabberd.pubsub = false;
+    let group = Group::with(options).unwrap();
+    load(&group.servers[0]);
+    group.assert_equal(PATIENCE).unwrap();
+    let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
+    writers.iter().for_each(|writer| writer.wait_for_more(200));
+    writers.into_iter().for_each(Writer::stop);
+    group.assert_equal(PATIENCE).unwrap();
+    for server in &group.servers {
+        let log = server.run_log();
+        for unexpected in ["are refused by the XMPP server", "are missing", "set aside"] {
+            assert_eq!(count(&log, unexpected), 0, "{}", end_of(&log));
+        }
+        let line = log.lines().find(|line| line.contains("offers no pubsub service")).unwrap();
+        assert!(line.contains("replication by the room goes on"), "{line}");
+    }
+}
+
+#[test]
+fn a_cut_line_is_one_line_in_the_log() {
+    let group = Group::with(options(2)).unwrap();
+    load(&group.servers[0]);
+    group.assert_equal(PATIENCE).unwrap();
+    let server = &group.servers[0];
+    let before = server.run_log().lines().filter(|line| line.contains("xmppsync")).count();
+    group.ejabberd.api("kick_user", r#"{"user":"a","host":"xmpp.test"}"#).unwrap();
+    let again = || count(&server.run_log(), "}: in room ");
+    wait_for("the server is in the room again", PATIENCE, || again() == 2).unwrap();
+    let log = server.run_log();
+    let ours: Vec<_> = log.lines().filter(|line| line.contains("xmppsync")).skip(before).collect();
+    let lost: Vec<_> = ours.iter().filter(|line| !line.contains("in room ")).collect();
+    let complaints = lost.iter().filter(|line| !line.contains("is in the room"));
+    assert_eq!(complaints.count(), 1, "{ours:#?}");
 }
 
 #[test]

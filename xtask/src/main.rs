@@ -16,6 +16,7 @@ mod test;
 mod workspace;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -32,7 +33,11 @@ enum Command {
     /// Install what is missing: slapd, ejabberd, libclang, the headers of OpenLDAP
     Setup,
     /// Build the overlay and copy it into slapd's module path
-    Install,
+    Install {
+        /// Another directory, for `modulepath`; made if it is not there
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
     /// Three servers on free loopback ports, replicating; shows what happens until Ctrl-C
     Demo {
         /// End after the show; the exit status is 0 only if all servers are equal
@@ -55,7 +60,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Setup => setup::run(),
-        Command::Install => install::run(),
+        Command::Install { to } => install::run(to.as_deref()),
         Command::Demo { once } => demo::run(once),
         Command::Bench { what } => bench::run(&what),
         // Taken as they were given: clap drops a first `--`, which is for cargo to read.

@@ -2,15 +2,29 @@
 
 use std::ffi::OsString;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{process, setup, workspace};
 
 /// Sets up, builds the overlay in release mode and runs `cargo test --workspace` with it.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     setup::run()?;
+    if arguments.is_empty() {
+        check_fuzz_targets()?;
+    }
     let module = workspace::build_overlay()?;
     process::run(
         workspace::cargo().args(["test", "--workspace"]).args(arguments).env("XMPPSYNC_MODULE", &module),
     )
+}
+
+/// The fuzz targets are a workspace of their own, which nothing else compiles.
+fn check_fuzz_targets() -> Result<()> {
+    let manifest = workspace::root().join("fuzz/Cargo.toml");
+    let mut check = workspace::cargo();
+    check.args(["check", "--quiet", "--locked", "--manifest-path"]).arg(&manifest);
+    check.arg("--target-dir").arg(workspace::target_dir().join("fuzz"));
+    // Nothing is linked, so that no C++ compiler is needed for the fuzzer itself; any file will do.
+    check.env("CUSTOM_LIBFUZZER_PATH", &manifest);
+    process::run(&mut check).context("the fuzz targets do not compile")
 }

@@ -22,6 +22,7 @@ pub(crate) struct GroupId(pub(crate) u64);
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     joined: AtomicBool,
+    node_ready: AtomicBool,
     outsiders: AtomicUsize,
     connected: AtomicBool,
 }
@@ -38,6 +39,12 @@ impl Shared {
     }
     pub(crate) fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Release);
+    }
+    pub(crate) fn node_ready(&self) -> bool {
+        self.node_ready.load(Ordering::Acquire)
+    }
+    pub(crate) fn set_node_ready(&self, ready: bool) {
+        self.node_ready.store(ready, Ordering::Release);
     }
     pub(crate) fn outsiders(&self) -> usize {
         self.outsiders.load(Ordering::Relaxed)

@@ -28,7 +28,7 @@ use xmpp_parsers::stream_features::StreamFeatures;
 use xmpp_parsers::{ns, starttls, stream_error};
 
 use crate::config::{SessionConfig, Tls};
-use crate::dns;
+use crate::dns::Names;
 use crate::elements::error_words;
 use crate::limits::{CONNECT_TIMEOUT, LOGIN_TIMEOUT, PING_AFTER, PING_ANSWER, WRONG_PASSWORD_WAIT};
 use crate::problem::Problem;
@@ -54,7 +54,7 @@ const TIMEOUTS: Timeouts = Timeouts { read_timeout: PING_AFTER, response_timeout
 
 /// Connects, protects, logs in, and binds the resource.
 pub(crate) async fn connect(config: &SessionConfig) -> Result<(Wire, Bound), Problem> {
-    let tcp = open(config).await?;
+    let tcp = open(config, &Names::of_system()).await?;
     let local = tcp.local_addr().ok().map(|address| address.ip());
     match timeout(LOGIN_TIMEOUT, negotiate(config, tcp)).await {
         Ok(result) => result.map(|(wire, jid)| (wire, Bound { jid, local })),
@@ -63,11 +63,11 @@ pub(crate) async fn connect(config: &SessionConfig) -> Result<(Wire, Bound), Pro
 }
 
 /// Tries the addresses one after the other.
-async fn open(config: &SessionConfig) -> Result<TcpStream, Problem> {
+async fn open(config: &SessionConfig, names: &Names) -> Result<TcpStream, Problem> {
     let domain = config.jid.domain().as_str();
     let mut last = None;
-    for target in dns::targets(&config.server, config.tls, domain).await {
-        let addresses = match dns::addresses(&target).await {
+    for target in names.targets(&config.server, config.tls, domain).await {
+        let addresses = match names.addresses(&target).await {
             Ok(addresses) => addresses,
             Err(problem) => {
                 last = Some(problem);
@@ -237,4 +237,56 @@ pub(crate) fn stream_failed(config: &SessionConfig, error: &stream_error::Stream
 
 fn login_failed(config: &SessionConfig, reason: impl ToString) -> Problem {
     Problem::LoginFailed { jid: config.jid.clone(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Password, Server};
+    use crate::dns::test_server::NameServer;
+    use tokio::net::TcpListener;
+
+    fn config() -> SessionConfig {
+        SessionConfig {
+            jid: FullJid::new("a@example.org/ldap").unwrap(),
+            password: Password::new("x"),
+            server: Server::Srv,
+            tls: Tls::StartTls,
+            ca: None,
+            transfer: crate::config::TransferConfig::default(),
+        }
+    }
+
+    /// A port at which nobody listens.
+    async fn dead_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn a_dead_first_target_is_skipped() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let service = "_xmpp-client._tcp.example.org.";
+        let services = [
+            (service, 1, "nowhere.example.org.", port),
+            (service, 2, "dead.example.org.", dead_port().await),
+            (service, 3, "alive.example.org.", port),
+        ];
+        let server = NameServer::start(&services, &["dead.example.org.", "alive.example.org."]).await;
+        let tcp = open(&config(), &server.names()).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap().port(), port);
+        let asked = server.asked();
+        let at = |name: &str| asked.iter().position(|asked| asked == name);
+        assert_eq!(at(&format!("SRV {service}")), Some(0));
+        assert!(at("A nowhere.example.org.") < at("A dead.example.org."), "{asked:?}");
+        assert!(at("A dead.example.org.") < at("A alive.example.org."), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn the_last_dead_target_is_the_one_that_is_reported() {
+        let services = [("_xmpp-client._tcp.example.org.", 1, "dead.example.org.", dead_port().await)];
+        let server = NameServer::start(&services, &["dead.example.org."]).await;
+        let problem = open(&config(), &server.names()).await.unwrap_err().to_string();
+        assert!(problem.starts_with("no connection to the XMPP server at dead.example.org:"), "{problem}");
+    }
 }

@@ -114,7 +114,7 @@ impl Core {
         self.settle(now);
         self.for_all(now, |room, nodes, cx| {
             room.line_down(&reason, cx);
-            nodes.line_down();
+            nodes.line_down(cx);
             cx.outlet.shared().set_connected(false);
             cx.outlet.problem(problem.clone());
         });

@@ -23,6 +23,7 @@ struct Rig {
     core: Core,
     events: mpsc::Receiver<Event>,
     now: Instant,
+    shared: Arc<Shared>,
     // Replies upgrade a weak handle of it.
     _commands: mpsc::Sender<Command>,
 }
@@ -42,14 +43,19 @@ impl Rig {
             node: "node-a".into(),
         };
         let shared = Arc::<Shared>::default();
-        let attach =
-            Attach { config, card: payload("card"), events: sender, shared, done: oneshot::channel().0 };
+        let attach = Attach {
+            config,
+            card: payload("card"),
+            events: sender,
+            shared: Arc::clone(&shared),
+            done: oneshot::channel().0,
+        };
         // The receiver of `done` has to be alive.
         let (done, _attached) = oneshot::channel();
         let now = Instant::now();
         core.handle_command(Command::Attach(Box::new(Attach { done, ..attach })), now);
         core.handle_up(own, now);
-        Self { core, events, now, _commands: commands }
+        Self { core, events, now, shared, _commands: commands }
     }
 
     /// One that sits in the room with b.
@@ -182,7 +188,8 @@ fn a_seat_that_the_room_forgot_is_taken_again() {
          <not-acceptable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
     ));
     // Before it come the services that did not answer in the meantime.
-    while !matches!(rig.next().unwrap(), Event::Offline { .. }) {}
+    while !matches!(rig.next().unwrap(), Event::Problem(Problem::SeatLost { .. })) {}
+    assert!(matches!(rig.next(), Some(Event::Offline { .. })));
     rig.pass(JOIN_MIN);
     assert!(rig.sent().iter().any(|xml| xml.contains("maxstanzas")));
 }
@@ -201,6 +208,7 @@ fn a_message_that_the_room_refuses_is_reported() {
     assert!(matches!(rig.next(), Some(Event::Problem(Problem::MessageRefused { .. }))));
     rig.receive(&refused("not-acceptable"));
     assert!(matches!(rig.next(), Some(Event::Refused { .. })));
+    assert!(matches!(rig.next(), Some(Event::Problem(Problem::SeatLost { .. }))));
     assert!(matches!(rig.next(), Some(Event::Offline { .. })), "not an occupant any more");
 }
 
@@ -273,6 +281,103 @@ fn nothing_is_sent_for_a_group_while_the_line_is_down() {
         join.iter().any(|xml| xml.contains("maxstanzas") && xml.contains(">x<")),
         "the new card: {join:?}"
     );
+}
+
+/// The id of the last request that was written and holds the text.
+fn id_of(sent: &[String], text: &str) -> String {
+    let xml = sent.iter().rev().find(|xml| xml.contains(text));
+    let xml = xml.unwrap_or_else(|| panic!("no {text} among {sent:#?}"));
+    xml.parse::<Element>().unwrap().attr("id").unwrap().to_owned()
+}
+
+fn refusal(from: &str, id: &str) -> String {
+    format!(
+        "<iq xmlns='jabber:client' type='error' from='{from}' id='{id}'><error type='cancel'>\
+         <remote-server-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+    )
+}
+
+#[test]
+fn a_missing_pubsub_service_is_one_problem_whatever_is_asked_of_it() {
+    let mut rig = Rig::new();
+    let subscribe =
+        ToGroup::Subscribe { peer: BareJid::new("b@example.org").unwrap(), node: "node-b".into() };
+    rig.core.handle_command(Command::Group(GroupId(1), subscribe), rig.now);
+    let mut problems = Vec::new();
+    for _ in 0..20 {
+        let sent = rig.sent();
+        for xml in sent.iter().filter(|xml| xml.contains("to='pubsub.example.org'")) {
+            let id = xml.parse::<Element>().unwrap().attr("id").unwrap().to_owned();
+            rig.receive(&refusal("pubsub.example.org", &id));
+        }
+        while let Some(event) = rig.next() {
+            problems.extend(match event {
+                Event::Problem(problem) => Some(problem.to_string()),
+                _ => None,
+            });
+        }
+        rig.pass(Duration::from_secs(90));
+    }
+    problems.retain(|problem| problem.contains("pubsub"));
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].contains("no pubsub service"), "{problems:#?}");
+}
+
+#[test]
+fn a_missing_muc_service_is_one_problem_and_the_seat_is_taken_when_it_comes() {
+    let mut rig = Rig::new();
+    let mut problems = Vec::new();
+    for _ in 0..20 {
+        let sent = rig.sent();
+        for xml in &sent {
+            if xml.contains("maxstanzas") {
+                rig.receive(&format!(
+                    "<presence xmlns='jabber:client' type='error' from='{ROOM}/a'><error type='cancel'>\
+                     <remote-server-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>"
+                ));
+            } else if xml.contains("to='conference.example.org'") {
+                rig.receive(&refusal("conference.example.org", &id_of(std::slice::from_ref(xml), "disco")));
+            }
+        }
+        while let Some(event) = rig.next() {
+            problems.extend(match event {
+                Event::Problem(problem) => Some(problem.to_string()),
+                _ => None,
+            });
+        }
+        rig.pass(Duration::from_secs(90));
+    }
+    problems.retain(|problem| !problem.contains("pubsub"));
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].contains("no MUC service"), "{problems:#?}");
+    rig.seat();
+    assert!(std::iter::from_fn(|| rig.next()).any(|event| matches!(event, Event::Online)));
+}
+
+#[test]
+fn a_lost_line_says_that_the_node_is_not_ready() {
+    let mut rig = Rig::joined();
+    let shared = Arc::clone(&rig.shared);
+    rig.core.handle_down(Problem::ConnectionLost { reason: "x".into() }, rig.now);
+    assert!(!shared.node_ready());
+    let own = FullJid::new("a@example.org/ldap").unwrap();
+    rig.core.handle_up(own, rig.now);
+    let info = "<query xmlns='http://jabber.org/protocol/disco#info'>\
+                <feature var='http://jabber.org/protocol/pubsub'/></query>";
+    for (request, answer) in [("disco#info", info), ("<create", ""), ("<configure", ""), ("affiliations", "")]
+    {
+        let sent = rig.sent();
+        let of_service: Vec<_> =
+            sent.into_iter().filter(|xml| xml.contains("to='pubsub.example.org'")).collect();
+        let id = id_of(&of_service, request);
+        assert!(!shared.node_ready(), "before {request}");
+        rig.receive(&format!(
+            "<iq xmlns='jabber:client' type='result' from='pubsub.example.org' id='{id}'>{answer}</iq>"
+        ));
+    }
+    assert!(shared.node_ready());
+    rig.core.handle_down(Problem::ConnectionLost { reason: "x".into() }, rig.now);
+    assert!(!shared.node_ready());
 }
 
 fn attach(rig: &mut Rig, room: &str) -> mpsc::Receiver<Event> {

@@ -206,6 +206,11 @@ impl Group {
         self.shared.joined()
     }
 
+    /// Whether the own node is set up, so that what is published on it reaches its subscribers.
+    pub fn node_is_ready(&self) -> bool {
+        self.shared.node_ready()
+    }
+
     /// Subscribers of the own node that are no peers, as of the last count. Publishing is for them.
     pub fn outsiders(&self) -> usize {
         self.shared.outsiders()

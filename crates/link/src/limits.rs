@@ -109,6 +109,9 @@ const _: () = assert!(OCCUPANTS_MAX + 64 < EVENTS_MAX / 2);
 pub(crate) const NODE_MIN: Duration = Duration::from_secs(1);
 pub(crate) const NODE_MAX: Duration = Duration::from_secs(60);
 
+/// Refused subscriptions before it is reported: the peer may list us a moment later.
+pub(crate) const SUBSCRIBE_QUIET_ATTEMPTS: u32 = 4;
+
 /// How often the subscribers of the own node are counted.
 pub(crate) const OUTSIDERS_EVERY: Duration = Duration::from_secs(60);
 

@@ -19,7 +19,8 @@ use crate::config::GroupConfig;
 use crate::elements::{Member, MemberList, NodeMembers, form};
 use crate::event::{Carrier, Event};
 use crate::limits::{
-    NODE_MAX, NODE_MIN, OUTSIDERS_EVERY, PAYLOAD_BYTES_MAX, PUBLISH_TIMEOUT, SUBSCRIPTIONS_MAX,
+    NODE_MAX, NODE_MIN, OUTSIDERS_EVERY, PAYLOAD_BYTES_MAX, PUBLISH_TIMEOUT, SUBSCRIBE_QUIET_ATTEMPTS,
+    SUBSCRIPTIONS_MAX,
 };
 use crate::out::{Asked, Cx, IqFailure, IqResult, NodeIq};
 use crate::problem::{Kind, Problem};
@@ -84,9 +85,9 @@ impl Nodes {
         }
     }
 
-    pub(crate) fn line_down(&mut self) {
+    pub(crate) fn line_down(&mut self, cx: &mut Cx<'_>) {
         self.up = false;
-        self.ready = false;
+        self.set_ready(false, cx);
         self.retry = None;
         self.next_count = None;
         for sub in self.subscriptions.values_mut() {
@@ -235,9 +236,14 @@ impl Nodes {
     }
 
     fn set_up(&mut self, cx: &mut Cx<'_>) {
-        self.ready = true;
+        self.set_ready(true, cx);
         cx.outlet.solved(&Kind::Node);
         self.ask_subscribers(cx);
+    }
+
+    fn set_ready(&mut self, ready: bool, cx: &mut Cx<'_>) {
+        self.ready = ready;
+        cx.outlet.shared().set_node_ready(ready);
     }
 
     fn handle_service(&mut self, result: IqResult, cx: &mut Cx<'_>) {
@@ -250,7 +256,10 @@ impl Nodes {
             other => {
                 let reason = other.err().unwrap_or_else(|| "what is there is no pubsub service".to_owned());
                 let service = self.service.to_string();
-                cx.outlet.problem(Problem::NoPubsubService { service, reason });
+                // It is asked often; another reason for the same is no news.
+                if !cx.outlet.is_open(&Kind::Pubsub) {
+                    cx.outlet.problem(Problem::NoPubsubService { service, reason });
+                }
                 self.retry = Some(cx.now + self.backoff.next(cx.jitter()));
             }
         }
@@ -274,7 +283,10 @@ impl Nodes {
         };
         // The peer may create its node, or list us, a moment later.
         sub.retry = Some(cx.now + sub.backoff.next(cx.jitter()));
-        let quiet = is(&failure, &DefinedCondition::ItemNotFound) || sub.backoff.attempts() < 4;
+        // That the service is missing is said already, and no peer can help it.
+        let quiet = is(&failure, &DefinedCondition::ItemNotFound)
+            || sub.backoff.attempts() < SUBSCRIBE_QUIET_ATTEMPTS
+            || cx.outlet.is_open(&Kind::Pubsub);
         if !quiet {
             let (peer, node) = (sub.peer.clone(), node.to_owned());
             cx.outlet.problem(Problem::SubscriptionRefused { peer, node, reason: failure.to_string() });

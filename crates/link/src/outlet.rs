@@ -139,6 +139,11 @@ impl Outlet {
         self.problems.remove(kind);
     }
 
+    /// Whether a problem of a kind is reported and not solved.
+    pub(crate) fn is_open(&self, kind: &Kind) -> bool {
+        self.problems.contains_key(kind)
+    }
+
     /// Whether events were lost and not yet told.
     pub(crate) fn has_lost(&self) -> bool {
         self.lost > 0

@@ -214,6 +214,14 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
+    /// The room has forgotten us.
+    #[error("the seat in the room {room} is lost ({reason}); it is taken again")]
+    SeatLost {
+        /// The room.
+        room: BareJid,
+        /// What was seen.
+        reason: String,
+    },
     /// Somebody who is no member sent replication traffic. Reported at most once per JID and minute.
     #[error(
         "{jid} is no member of this group; {dropped} of its messages were dropped; list it as a peer, or remove it from the room {room}"
@@ -280,7 +288,8 @@ impl Problem {
             Self::RoomRefusesEntry { .. }
             | Self::RoomUnavailable { .. }
             | Self::NickTaken { .. }
-            | Self::PutOut { .. } => Kind::Entry,
+            | Self::PutOut { .. }
+            | Self::SeatLost { .. } => Kind::Entry,
             Self::RoomNotConfigured { .. } => Kind::RoomConfig,
             Self::RoomTooOpen { .. } => Kind::RoomOpen,
             Self::NoVoice { .. } => Kind::Voice,

@@ -160,7 +160,7 @@ impl Room {
         self.occupants.clear();
     }
 
-    /// The seat was taken away, or is worthless: try again after a while.
+    /// The seat was taken away, or is worthless: try again after a while. Who calls reports why.
     fn lose_seat(&mut self, reason: &str, cx: &mut Cx<'_>) {
         self.unseat(reason, cx);
         let wait = self.backoff.next(cx.jitter());
@@ -172,6 +172,11 @@ impl Room {
         let wait = self.backoff.next(cx.jitter());
         self.state = State::Waiting { until: cx.now + wait };
         let quiet = self.backoff.attempts() < JOIN_QUIET_ATTEMPTS;
+        // Said already by `Setup`; asked anew, since the service may have come.
+        let no_service = cx.outlet.is_open(&Kind::Muc);
+        if no_service {
+            self.setup.ask_service(cx);
+        }
         let (room, reason) = (self.jid.clone(), reason.to_owned());
         let problem = match error.map(|error| &error.defined_condition) {
             Some(
@@ -183,12 +188,12 @@ impl Room {
             // The ghost of an earlier connection gives the nick up after a while.
             Some(DefinedCondition::Conflict) if quiet => return,
             Some(DefinedCondition::Conflict) => Problem::NickTaken { room, nick: self.nick.clone() },
-            // A room is locked while its creator configures it; a missing service is reported by `Setup`.
+            // A room is locked while its creator configures it.
             Some(
                 DefinedCondition::ItemNotFound
                 | DefinedCondition::RemoteServerNotFound
                 | DefinedCondition::ServiceUnavailable,
-            ) if quiet => return,
+            ) if quiet || no_service => return,
             _ => Problem::RoomUnavailable { room, reason },
         };
         cx.outlet.problem(problem);
@@ -197,15 +202,17 @@ impl Room {
     /// Somebody's JID is hidden, so that nothing of it could be attributed. Passes when the creator of the
     /// room is just configuring it; the JIDs are told only to who joins anew.
     fn hidden(&mut self, cx: &mut Cx<'_>) {
+        let seated = self.is_joined();
         self.send_leave(cx);
         self.lose_seat("the room hides the JIDs of its occupants", cx);
-        if self.backoff.attempts() >= JOIN_QUIET_ATTEMPTS {
+        if seated || self.backoff.attempts() >= JOIN_QUIET_ATTEMPTS {
             cx.outlet.problem(Problem::RoomTooOpen { room: self.jid.clone(), lacks: "non-anonymous".into() });
         }
     }
 
     fn seated(&mut self, cx: &mut Cx<'_>) {
         self.state = State::Joined { since: cx.now, next_ping: cx.now + SELF_PING_EVERY };
+        cx.outlet.solved(&Kind::Muc);
         cx.outlet.solved(&Kind::Entry);
         cx.outlet.solved(&Kind::Messages);
         cx.outlet.shared().set_joined(true);
@@ -238,7 +245,7 @@ impl Room {
                 && error.defined_condition == DefinedCondition::NotAcceptable
                 && self.is_joined()
             {
-                self.lose_seat("the room does not know this server any more", cx);
+                self.not_seated("the room does not know this server any more", cx);
             }
             return;
         }
@@ -300,9 +307,11 @@ impl Room {
         self.occupants.get(nick)?.jid.as_ref()
     }
 
-    /// A message said that we are no occupant.
+    /// The room said that we are no occupant.
     pub(crate) fn not_seated(&mut self, reason: &str, cx: &mut Cx<'_>) {
         if self.is_joined() {
+            let problem = Problem::SeatLost { room: self.jid.clone(), reason: reason.to_owned() };
+            cx.outlet.problem(problem);
             self.lose_seat(reason, cx);
         }
     }

@@ -138,6 +138,8 @@ impl Setup {
     fn handle_service(&self, result: IqResult, cx: &mut Cx<'_>) {
         match features(result) {
             Ok(features) if features.contains(ns::MUC) => cx.outlet.solved(&Kind::Muc),
+            // It is asked often; another reason for the same is no news.
+            _ if cx.outlet.is_open(&Kind::Muc) => {}
             other => {
                 let reason = other.err().unwrap_or_else(|| "what is there is no MUC service".to_owned());
                 let service = self.service().to_string();

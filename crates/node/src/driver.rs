@@ -286,7 +286,8 @@ impl Running<'_> {
                 self.outgoing.say(&self.group, config, NoticeKind::Joined, body);
             }
             Event::Offline { reason } => {
-                warn!("not in room {}: {reason}", config.group.room);
+                // Why, an administrator reads in the `Problem` beside it.
+                debug!("not in room {}: {reason}", config.group.room);
                 self.outgoing.handle_offline();
                 self.incoming.handle_offline();
             }

@@ -91,7 +91,11 @@ impl Hub {
         let (first, session, users) = sessions
             .entry(config.jid.clone())
             .or_insert_with(|| (config.clone(), Session::start(config.clone()), 0));
-        if first.password != config.password || first.server != config.server || first.tls != config.tls {
+        let same = |other: &SessionConfig| {
+            (&other.password, &other.server, other.tls, &other.ca)
+                == (&config.password, &config.server, config.tls, &config.ca)
+        };
+        if !same(first) {
             warn!("another database uses {} with other settings; those are used", config.jid);
         }
         *users += 1;

@@ -260,21 +260,22 @@ impl Outgoing {
 
     fn send_batch(&mut self, group: &Group, config: &ReplicaConfig, batch: &Batch) -> Result<(), Unsent> {
         let elements = xmppsync_wire::split(batch).map_err(|problem| Unsent::Never(problem.to_string()))?;
-        let outsiders = group.outsiders() > 0;
+        let outsiders = group.outsiders() > 0 && group.node_is_ready();
         let last = elements.len() - 1;
         for (index, element) in elements.into_iter().enumerate() {
             // Only the last part confirms; the boot id keeps a late echo from confirming another stream.
             let kind = if index == last { "b" } else { "p" };
             let id = format!("{kind}{}-{}-{index}", batch.boot, batch.last());
             let sent = match config.live {
-                Live::Muc => {
+                Live::Pubsub if group.node_is_ready() => group.publish(id, element),
+                // Without a node everybody is reached by the room.
+                Live::Muc | Live::Pubsub => {
                     if outsiders {
                         // Nobody's convergence depends on it, so a full queue loses only this copy.
                         let _ = group.publish(format!("o{id}"), element.clone());
                     }
                     group.send_room(id, element)
                 }
-                Live::Pubsub => group.publish(id, element),
             };
             match sent {
                 Ok(()) => {}
@@ -315,7 +316,8 @@ impl Outgoing {
 
     pub(crate) fn handle_published(&mut self, id: &str, result: Result<(), String>, now: Instant) {
         match result {
-            _ if self.live != Live::Pubsub => {}
+            // The copy for outsiders.
+            _ if id.starts_with('o') => {}
             Ok(()) => self.handle_echo(id),
             Err(reason) => self.handle_refused(&reason, now),
         }

@@ -6,7 +6,14 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use xmppsync_wire::{Assembler, Payload, decode_bytes};
+use xmppsync_replica::Operation;
+use xmppsync_wire::{Assembler, Payload, decode_bytes, split};
+
+/// A modify of one value of one entry.
+const MODIFY: &[u8] =
+    b"<batch xmlns='urn:xmpp:ldapsync:0' sid='1' boot='00000000000000ff' first='10' last='10'>\
+    <modify csn='20261122235959.123456Z#000000#001#000000' uuid='0f2b1c3d-4e5f-1a6b-8c7d-9e0f1a2b3c4d'>\
+    <dn/><replace attr='description'><v/></replace></modify></batch>";
 
 /// One way to bend a document.
 #[derive(Clone, Debug)]
@@ -111,5 +118,31 @@ proptest! {
             let bytes = text.len() as u32;
             let _ = Assembler::new().handle_part(xmppsync_wire::Part { n: 0, of: 1, bytes, text, ..part });
         }
+    }
+}
+
+proptest! {
+    // Large ones take their time.
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn any_value_and_any_dn_survive_the_wire_whole_or_in_parts(
+        value in proptest::collection::vec(any::<u8>(), 0..200), dn: String, repeat in 1_usize..2_000,
+    ) {
+        let Ok(Payload::Batch(mut batch)) = decode_bytes(MODIFY) else { panic!("the document is a batch") };
+        if let Operation::Modify(request) = &mut batch.changes[0].operation {
+            request.dn = dn;
+            request.changes[0].modification.vals = vec![value.repeat(repeat)];
+        }
+        let mut assembler = Assembler::new();
+        let mut whole = None;
+        for element in &split(&batch).unwrap() {
+            whole = match decode_bytes(&bytes_of(element)) {
+                Ok(Payload::Batch(batch)) => Some(batch),
+                Ok(Payload::Part(part)) => assembler.handle_part(part).unwrap(),
+                other => panic!("neither batch nor part: {other:?}"),
+            };
+        }
+        prop_assert_eq!(whole, Some(batch));
     }
 }
