@@ -1,20 +1,24 @@
 //! Answers to what peers ask: changes from the journal, entries from the database, frames of a comparison.
 
 use crate::heal::{self, Judgement};
-use crate::host::Database;
 use crate::limits;
 use crate::reads;
 use crate::shared::{Incoming, Shared, lock};
+use crate::snapshot::Answer;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::Semaphore;
-use tracing::debug;
+use tracing::{debug, info, warn};
+use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::stanza_error::DefinedCondition;
-use xmppsync_link::{Reply, ReplyLost};
+use xmppsync_link::{FileOffer, Group, Reply, ReplyLost};
 use xmppsync_replica::{Batch, Csn, EntrySet, Operation, Vector};
 use xmppsync_wire::limits as wire;
-use xmppsync_wire::{Entries, Fetch, Page, Payload, Pull, Reconcile, Session, encoded_size_estimate};
+use xmppsync_wire::{
+    Entries, Fetch, LoadRequest, Page, Payload, Pull, Reconcile, Session, encoded_size_estimate,
+};
 
 /// What cannot be answered, and why.
 type Refusal = (DefinedCondition, String);
@@ -23,7 +27,9 @@ type Refusal = (DefinedCondition, String);
 #[derive(Clone)]
 pub(crate) struct Answers {
     shared: Arc<Shared>,
-    database: Arc<dyn Database>,
+    group: Arc<Group>,
+    /// Where the journal is, and snapshots are put.
+    dir: PathBuf,
     places: Arc<Semaphore>,
     comparisons: Arc<Mutex<Vec<Open>>>,
     /// The parts of the large change that was asked for last.
@@ -38,15 +44,24 @@ struct Open {
 }
 
 impl Answers {
-    pub(crate) fn new(shared: Arc<Shared>, database: Arc<dyn Database>) -> Answers {
+    pub(crate) fn new(shared: Arc<Shared>, group: Arc<Group>, dir: PathBuf) -> Answers {
         let places = Arc::new(Semaphore::new(limits::ANSWERS_MAX));
-        Answers { shared, database, places, comparisons: Arc::default(), parts: Arc::default() }
+        Answers { shared, group, dir, places, comparisons: Arc::default(), parts: Arc::default() }
     }
 
     /// The future that answers a request.
-    pub(crate) fn answer(&self, request: Payload, reply: Reply) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn answer(
+        &self,
+        from: FullJid,
+        request: Payload,
+        reply: Reply,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let this = self.clone();
         async move {
+            if let Payload::LoadRequest(request) = request {
+                this.load(from, &request, reply).await;
+                return;
+            }
             let place = Arc::clone(&this.places).try_acquire_owned();
             let answer = match (place, request) {
                 (Err(_), _) => busy("too many ask at the same time"),
@@ -79,6 +94,47 @@ impl Answers {
         }
         let (batches, all) = up_to_a_page(batches);
         written(&Payload::Page(Page { batches, beyond: found.beyond, more: found.more || !all }))
+    }
+
+    /// Announces a snapshot and sends it.
+    async fn load(&self, to: FullJid, request: &LoadRequest, reply: Reply) {
+        let resume = request.resume.as_ref().map(|(id, _)| id.as_str());
+        let found = match self.shared.loading.progress() {
+            Some(_) => Answer::Empty,
+            None => self.shared.snapshots.answer(&self.shared, &self.dir, resume),
+        };
+        let (snapshot, file) = match found {
+            Answer::Ready(snapshot, file) => (snapshot, file),
+            Answer::Wait => {
+                told(reply.error(DefinedCondition::ResourceConstraint, "the snapshot is being made"));
+                return;
+            }
+            Answer::Empty => {
+                told(reply.error(DefinedCondition::ItemNotFound, "this server has no whole database"));
+                return;
+            }
+        };
+        let offer = FileOffer {
+            id: snapshot.id.clone(),
+            name: format!("{}.ldif.zst", snapshot.id),
+            size: snapshot.bytes,
+            sha256: snapshot.sha256,
+        };
+        match written(&Payload::Snapshot(snapshot)) {
+            Ok(element) => told(reply.ok(element)),
+            Err((condition, text)) => {
+                told(reply.error(condition, &text));
+                return;
+            }
+        }
+        let sent = match self.group.offer_file(to.clone(), offer, file) {
+            Ok(outgoing) => outgoing.done().await.map_err(|problem| problem.to_string()),
+            Err(problem) => Err(problem.to_string()),
+        };
+        match sent {
+            Ok(sent) => info!("a snapshot went to {to}: {} bytes by {}", sent.bytes, sent.transport),
+            Err(problem) => warn!("the snapshot did not reach {to}: {problem}"),
+        }
     }
 
     async fn compare(&self, question: Reconcile) -> Result<Element, Refusal> {
@@ -126,7 +182,7 @@ impl Answers {
         let Some(known) = heal::knowledge(&self.shared, fetch.uuids.clone()).await else {
             return no_journal();
         };
-        let found = reads::entries(&self.shared, &*self.database, fetch.uuids.clone()).await;
+        let found = reads::entries(&self.shared, fetch.uuids.clone()).await;
         let Some(found) = found else { return busy("this server is being stopped") };
         let bytes_max = (fetch.bytes_max as usize).min(limits::PAGE_PAYLOAD_BYTES_MAX);
         let mut entries = Entries::default();

@@ -27,6 +27,15 @@ struct Asked {
     part: Option<(Csn, u32)>,
 }
 
+/// What cannot be had by pulls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Want {
+    /// The sets of entries have to be compared with this peer's.
+    Compare(ServerId),
+    /// The database is empty, and this peer's is not: it is to be loaded.
+    Load(ServerId),
+}
+
 /// The answer to a pull.
 pub(crate) struct Pulled {
     asked: Asked,
@@ -35,6 +44,9 @@ pub(crate) struct Pulled {
 
 pub(crate) struct Incoming {
     pub(crate) inbox: Inbox,
+    /// The database is empty: what is more than a page is loaded.
+    pub(crate) empty: bool,
+    load_from: Option<ServerId>,
     assembler: Assembler,
     pulled_parts: Assembler,
     members: Members,
@@ -58,6 +70,8 @@ impl Incoming {
     pub(crate) fn new(config: &ReplicaConfig, vector: Vector, pulled: Sender<Pulled>) -> Incoming {
         Incoming {
             inbox: Inbox::new(config.server_id, vector, InboxLimits::default()),
+            empty: false,
+            load_from: None,
             assembler: Assembler::new(),
             pulled_parts: Assembler::new(),
             members: Members::default(),
@@ -87,6 +101,11 @@ impl Incoming {
         self.members.get(server).map(|member| member.jid.clone())
     }
 
+    /// The peer with this bare JID, while it is in the room.
+    pub(crate) fn member_of(&self, jid: &BareJid) -> Option<FullJid> {
+        self.members.of(jid).map(|member| member.jid.clone())
+    }
+
     pub(crate) fn handle_offline(&mut self) {
         for server in self.members.clear() {
             self.inbox.handle_gone(server);
@@ -110,7 +129,7 @@ impl Incoming {
         now: Instant,
     ) -> Option<(BareJid, String)> {
         let bare = jid.to_bare();
-        let card = match self.usable_card(&bare, payload, config) {
+        let card = match self.usable_card(&bare, payload, shared, config) {
             Ok(card) => card,
             Err(problem) => {
                 if self.refused_cards.insert(bare) {
@@ -156,7 +175,13 @@ impl Incoming {
         })]);
     }
 
-    fn usable_card(&self, jid: &BareJid, payload: &Element, config: &ReplicaConfig) -> Result<Card, String> {
+    fn usable_card(
+        &self,
+        jid: &BareJid,
+        payload: &Element,
+        shared: &Shared,
+        config: &ReplicaConfig,
+    ) -> Result<Card, String> {
         let card = match Payload::decode(payload) {
             Ok(Payload::Card(card)) => card,
             Ok(_) => return Err("its presence carries no card".to_owned()),
@@ -167,6 +192,9 @@ impl Incoming {
                 "it has the database \"{}\" in the room of \"{}\"; give every database its own room, see xmppsync-room",
                 card.suffix, config.nsuffix
             ));
+        }
+        if let Some(problem) = another_data_set(&card, shared) {
+            return Err(problem);
         }
         if card.sid == config.server_id {
             return Err(format!("it has this server's serverID {}; give every server its own", card.sid));
@@ -244,6 +272,10 @@ impl Incoming {
         }
         let Pulled { asked, answer } = pulled;
         match answer.map(|page| Payload::decode(&page)) {
+            Ok(Ok(Payload::Page(page))) if self.empty && (page.more || !page.beyond.is_empty()) => {
+                self.inbox.hold();
+                self.load_from = Some(asked.from);
+            }
             Ok(Ok(Payload::Page(page))) => {
                 self.inbox.handle_page(asked.id, page.batches, &page.beyond, page.more, now);
             }
@@ -285,7 +317,7 @@ impl Incoming {
         shared: &Shared,
         config: &ReplicaConfig,
         now: Instant,
-        wanted: &mut Vec<ServerId>,
+        wanted: &mut Vec<Want>,
     ) -> Option<Instant> {
         if self.waiting.is_some()
             && lock(&shared.to_apply).has_room()
@@ -301,11 +333,16 @@ impl Incoming {
                 Action::Pull { id, from, have } => {
                     self.ask(group, Asked { id, from, have, part: None }, now);
                 }
-                Action::Reconcile { with } => wanted.push(with),
+                Action::Reconcile { with } if self.empty => {
+                    self.inbox.hold();
+                    self.load_from = Some(with);
+                }
+                Action::Reconcile { with } => wanted.push(Want::Compare(with)),
                 Action::Gap { origin, from, to } => self.tell_gap(group, config, origin, from, to),
                 Action::Healed => info!("everything that was missing is here"),
             }
         }
+        wanted.extend(self.load_from.take().map(Want::Load));
         self.inbox.poll_timeout()
     }
 
@@ -391,6 +428,20 @@ impl Incoming {
         lock(&shared.to_apply).running = false;
         Some(now + limits::TEMPORARY_PAUSE)
     }
+}
+
+/// Two databases that were begun apart never mix. One whose suffix entry was made anew knows all that the older one
+/// does, or the other way round.
+fn another_data_set(card: &Card, shared: &Shared) -> Option<String> {
+    let (own, theirs) = ((*lock(&shared.dataset))?, card.dataset?);
+    let vector = lock(&shared.vector).clone();
+    if own == theirs || vector.dominates(&card.vector) || card.vector.dominates(&vector) {
+        return None;
+    }
+    Some(format!(
+        "its database is another one than this (the suffix entries have the entryUUIDs {theirs} and {own}); choose the one \
+         to keep, and on the other server stop slapd, remove the database's files and its journal, and start it: it is loaded then"
+    ))
 }
 
 fn say(group: &Group, config: &ReplicaConfig, kind: NoticeKind, body: String) {

@@ -23,12 +23,14 @@ mod host;
 mod hub;
 mod incoming;
 pub mod limits;
+mod load;
 mod members;
 mod opening;
 mod outgoing;
 mod reads;
 mod replica;
 mod shared;
+mod snapshot;
 mod store;
 mod stored;
 

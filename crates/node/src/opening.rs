@@ -50,17 +50,16 @@ pub(crate) fn compare(
     let generation = database.generation();
     let mut found = Found { vector, ..Found::default() };
     match opened {
-        Opened::Existing { clean: Some(clean), loading }
+        Opened::Existing { clean: Some(clean), loading: None }
             if Generation::decode(clean).is_some_and(|clean| Some(clean) == generation) =>
         {
-            found.loading = loading.is_some();
             // The last own change may have been a delete, which leaves no entryCSN behind.
             if let Some(head) = journal.head().get(own) {
                 found.vector.advance(head);
             }
         }
-        Opened::Existing { loading, .. } => {
-            found.loading = loading.is_some();
+        Opened::Existing { loading: Some(_), .. } => half_loaded(journal, database, own, &mut found)?,
+        Opened::Existing { .. } => {
             let before = journal.generation()?.and_then(|before| Generation::decode(&before));
             let went_back = match (before, generation) {
                 (Some(before), Some(now)) => now.is_before(before),
@@ -116,6 +115,19 @@ fn take_inventory(
     failure?;
     journal.write(&records)?;
     Ok(())
+}
+
+/// An initial load was not finished: the vector tells nothing of what is there.
+fn half_loaded(
+    journal: &mut Journal,
+    database: &mut dyn Opening,
+    own: ServerId,
+    found: &mut Found,
+) -> Result<(), OpeningError> {
+    info!("an initial load was not finished; it begins anew");
+    found.loading = true;
+    found.vector = journal.head().get(own).into_iter().collect();
+    take_inventory(journal, database, Vec::new())
 }
 
 /// The database was put back to an earlier state, by slapadd of an older LDIF or a copy of its files.

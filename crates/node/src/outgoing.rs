@@ -332,20 +332,21 @@ impl Outgoing {
         // Cards go by the room. Batches on another way may be slower, and must not look lost.
         let (seq, sent) = if self.live == Live::Muc { self.outbox.sent() } else { self.outbox.confirmed() };
         // The own entry says what was sent, so that it fits the sequence number.
+        let progress = shared.loading.progress();
         let others = lock(&shared.vector).clone();
         let others = others.iter().filter(|csn| csn.server_id() != self.server_id);
         Card {
             sid: self.server_id,
             boot: self.outbox.boot(),
             seq,
-            phase: Phase::Ready,
+            phase: if progress.is_some() { Phase::Loading } else { Phase::Ready },
             live: config.live,
             node: config.group.node.clone(),
             suffix: config.nsuffix.clone(),
             software: concat!("xmppsync ", env!("CARGO_PKG_VERSION")).to_owned(),
             vector: others.chain(sent).collect(),
             dataset: *lock(&shared.dataset),
-            progress: None,
+            progress,
         }
     }
 

@@ -1,7 +1,10 @@
 //! What the host's threads and the driver share. Locks are held for a few moves of memory, never across IO.
 
+use crate::host::Database;
 use crate::limits;
+use crate::load::Loading;
 use crate::reads::Reads;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,20 +24,31 @@ pub(crate) struct Shared {
     /// The entryUUID of the suffix entry: which data set this is a copy of.
     pub(crate) dataset: Mutex<Option<EntryUuid>>,
     pub(crate) store: Store,
+    pub(crate) database: Arc<dyn Database>,
     pub(crate) reads: Reads,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) loading: Loading,
     /// The driver has something to look at.
     pub(crate) wake: Arc<Notify>,
 }
 
 impl Shared {
-    pub(crate) fn new(vector: Vector, store: Store, wake: Arc<Notify>) -> Shared {
+    pub(crate) fn new(
+        vector: Vector,
+        store: Store,
+        database: Arc<dyn Database>,
+        wake: Arc<Notify>,
+    ) -> Shared {
         Shared {
             captured: Mutex::default(),
             to_apply: Mutex::default(),
             vector: Mutex::new(vector),
             dataset: Mutex::default(),
             store,
+            database,
             reads: Reads::default(),
+            snapshots: Snapshots::default(),
+            loading: Loading::default(),
             wake,
         }
     }
@@ -191,6 +205,11 @@ impl ToApply {
         self.bytes += bytes;
         self.queue.extend(work);
         true
+    }
+
+    /// As [`push`](Self::push), but leaves room for others.
+    pub(crate) fn push_if_room(&mut self, work: &[Incoming]) -> bool {
+        self.has_room() && self.push(work.to_vec())
     }
 
     /// The next changes for one transaction.
