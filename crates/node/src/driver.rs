@@ -359,6 +359,9 @@ impl Running<'_> {
             warn!(
                 "nobody's journal reaches back to where this server was; its entries are compared with those of server {server}"
             );
+            let own = self.driver.config.server_id;
+            let body = format!("server {own} compares its entries with those of server {server}");
+            self.outgoing.say(&self.group, &self.driver.config, NoticeKind::Problem, body);
         } else {
             debug!("comparing with server {server}");
         }

@@ -42,7 +42,7 @@ pub const PAGE_PAYLOAD_BYTES_MAX: usize = 120 * 1024;
 /// How long a stopping replica waits for its last changes to come back from the room.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_millis(700);
 /// How long the host waits for a stopping replica.
-pub const STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
+pub const STOP_TIMEOUT: Duration = Duration::from_millis(1_200);
 /// How long the last connections may take to close.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Stack of the thread of the XMPP connections. The XML library builds and drops trees by recursion, so a stanza

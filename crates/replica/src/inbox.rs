@@ -15,8 +15,11 @@ pub struct InboxLimits {
     /// Bytes of content, per origin, of batches that came behind a hole. What goes beyond is dropped and
     /// pulled later.
     pub stash_bytes_max: usize,
-    /// How long a card may show more than has come before it is asked for: the live stream may be on another way.
+    /// How long a card may show more than has come before it is asked for: other cards come as well, and may show a
+    /// better source.
     pub patience: Duration,
+    /// The same for an origin whose stream is followed: it may be on a slower way than the card.
+    pub stream_patience: Duration,
     /// First pause before a peer that did not answer is asked again; it doubles.
     pub retry_delay_min: Duration,
     /// Longest such pause.
@@ -28,6 +31,7 @@ impl Default for InboxLimits {
         InboxLimits {
             stash_bytes_max: 16 * 1024 * 1024,
             patience: Duration::from_millis(100),
+            stream_patience: Duration::from_secs(2),
             retry_delay_min: Duration::from_millis(500),
             retry_delay_max: Duration::from_secs(30),
         }
@@ -185,14 +189,19 @@ impl Inbox {
         }
         peer.vector = card.vector.clone();
         peer.serves = card.serves;
-        if card.vector.iter().any(|csn| self.lacks(csn)) {
-            self.look_at(now + self.limits.patience);
+        for csn in card.vector.iter().filter(|csn| self.lacks(*csn)).collect::<Vec<_>>() {
+            let followed = self.streams.get(&csn.server_id()).is_some_and(Stream::is_followed);
+            let patience = if followed { self.limits.stream_patience } else { self.limits.patience };
+            self.look_at(now + patience);
         }
     }
 
     /// A peer is gone, or the line to all of them is.
     pub fn handle_gone(&mut self, server: ServerId) {
         self.peers.remove(&server);
+        if let Some(stream) = self.streams.get_mut(&server) {
+            stream.end();
+        }
     }
 
     /// A change was made here. In the order of their CSNs.

@@ -21,6 +21,16 @@ impl Stream {
         expected
     }
 
+    /// Its origin, or the line, is gone.
+    pub(super) fn end(&mut self) {
+        self.next = None;
+    }
+
+    /// Whether batches of it come.
+    pub(super) fn is_followed(&self) -> bool {
+        self.next.is_some()
+    }
+
     pub(super) fn put_aside(&mut self, batch: Batch, bytes_max: usize) {
         let size = bytes(&batch);
         let Some(first) = batch.changes.first().map(|change| change.csn) else { return };
