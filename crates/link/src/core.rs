@@ -168,8 +168,7 @@ impl Core {
                 let _: Result<(), _> = answer.send(result);
             }
             Asked::Publish(id) => {
-                let result = result.map(|_| ()).map_err(|failure| failure.to_string());
-                self.with(group, now, |_, _, cx| cx.outlet.send(Event::Published { id, result }));
+                self.with(group, now, |_, nodes, cx| nodes.handle_published(id, result, cx));
             }
             // The state machines begin anew with the next connection; that this one is lost is no news about
             // rooms and services.

@@ -26,6 +26,14 @@ use crate::out::{Asked, Cx, IqFailure, IqResult, NodeIq};
 use crate::problem::{Kind, Problem};
 use crate::setup::features;
 
+/// What is answered for a node or a service that is not there.
+const GONE: [DefinedCondition; 4] = [
+    DefinedCondition::ItemNotFound,
+    DefinedCondition::RemoteServerNotFound,
+    DefinedCondition::RemoteServerTimeout,
+    DefinedCondition::ServiceUnavailable,
+];
+
 /// See the module's documentation.
 pub(crate) struct Nodes {
     service: BareJid,
@@ -201,6 +209,18 @@ impl Nodes {
         cx.out.ask((cx.now, cx.group), self.service(), PUBLISH_TIMEOUT, Asked::Publish(id), |to, id| {
             Iq::Set { from: None, to, id, payload: request.into() }
         });
+    }
+
+    /// The answer to a publish. Where node or service are gone they are set up anew, so that the owner of the group
+    /// sees meanwhile that nobody is reached this way.
+    pub(crate) fn handle_published(&mut self, id: String, result: IqResult, cx: &mut Cx<'_>) {
+        let gone = |failure| GONE.iter().any(|condition| is(failure, condition));
+        if self.ready && result.as_ref().is_err_and(gone) {
+            self.set_ready(false, cx);
+            self.retry = Some(cx.now + self.backoff.next(cx.jitter()));
+        }
+        let result = result.map(|_| ()).map_err(|failure| failure.to_string());
+        cx.outlet.send(Event::Published { id, result });
     }
 
     /// An answer to an IQ of the nodes.
