@@ -257,6 +257,7 @@ impl Nodes {
 
     fn set_up(&mut self, cx: &mut Cx<'_>) {
         self.set_ready(true, cx);
+        tracing::debug!(node = self.own, "the own node is set up");
         cx.outlet.solved(&Kind::Node);
         self.ask_subscribers(cx);
     }
@@ -296,6 +297,7 @@ impl Nodes {
         let failure = match result {
             Ok(_) => {
                 sub.backoff.reset();
+                tracing::debug!(%node, "subscribed");
                 cx.outlet.solved(&Kind::Subscription(node.to_owned()));
                 return;
             }
