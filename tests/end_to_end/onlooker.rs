@@ -223,6 +223,12 @@ fn where_no_journal_reaches_back_the_entries_are_compared_which_is_told_in_the_r
     let mut group = group_and_account();
     let onlooker = Onlooker::in_room(&group);
     group.servers[1].stop().unwrap();
+    // Or the XMPP server would keep it for the other.
+    let mut config = group.config(0).unwrap();
+    config.databases[0].overlay_lines.push("xmppsync-offline-messages 0".to_owned());
+    group.servers[0].stop().unwrap();
+    group.servers[0].set_config(config).unwrap();
+    group.servers[0].start().unwrap();
     write(&mut group.servers[0].ldap().unwrap(), "while the other was away");
     // What it had in its journal for the other goes.
     group.servers[0].stop().unwrap();
