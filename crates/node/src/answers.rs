@@ -1,5 +1,6 @@
 //! Answers to what peers ask: changes from the journal, entries from the database, frames of a comparison.
 
+use crate::files;
 use crate::heal::{self, Judgement};
 use crate::limits;
 use crate::reads;
@@ -17,7 +18,8 @@ use xmppsync_link::{FileOffer, Group, Reply, ReplyLost};
 use xmppsync_replica::{Batch, Csn, EntrySet, Operation, Vector};
 use xmppsync_wire::limits as wire;
 use xmppsync_wire::{
-    Entries, Fetch, LoadRequest, Page, Payload, Pull, Reconcile, Session, encoded_size_estimate,
+    Entries, Fetch, FileRequest, Large, LoadRequest, Page, Payload, Pull, Reconcile, Session,
+    encoded_size_estimate,
 };
 
 /// What cannot be answered, and why.
@@ -58,10 +60,11 @@ impl Answers {
     ) -> impl Future<Output = ()> + Send + use<> {
         let this = self.clone();
         async move {
-            if let Payload::LoadRequest(request) = request {
-                this.load(from, &request, reply).await;
-                return;
-            }
+            let request = match request {
+                Payload::LoadRequest(request) => return this.load(from, &request, reply).await,
+                Payload::FileRequest(request) => return this.file(from, request, reply).await,
+                other => other,
+            };
             let place = Arc::clone(&this.places).try_acquire_owned();
             let answer = match (place, request) {
                 (Err(_), _) => busy("too many ask at the same time"),
@@ -89,6 +92,9 @@ impl Answers {
         let found = self.shared.store.ask(move |journal| journal.changes(&vector, bytes_max)).await;
         let Ok(found) = found else { return no_journal() };
         let batches: Vec<Batch> = found.runs.into_iter().map(|run| run.batch).collect();
+        if let Some(large) = batches.first().and_then(large) {
+            return written(&Payload::Large(large));
+        }
         if let Some(first) = batches.first().filter(|first| !fits_page(&first.changes[..1])) {
             return self.first_part(first, pull.part.map_or(0, |(_, number)| number));
         }
@@ -120,20 +126,42 @@ impl Answers {
             size: snapshot.bytes,
             sha256: snapshot.sha256,
         };
-        match written(&Payload::Snapshot(snapshot)) {
+        self.send(to, &Payload::Snapshot(snapshot), offer, file, reply).await;
+    }
+
+    /// Announces a single change, or an entry, and sends it.
+    async fn file(&self, to: FullJid, request: FileRequest, reply: Reply) {
+        match files::prepare(&self.shared, &self.dir, request).await {
+            Some((announcement, offer, file)) => {
+                self.send(to, &Payload::File(announcement), offer, file, reply).await;
+            }
+            None => told(reply.error(DefinedCondition::ItemNotFound, "it is not here (any more)")),
+        }
+    }
+
+    async fn send(
+        &self,
+        to: FullJid,
+        announcement: &Payload,
+        offer: FileOffer,
+        file: std::fs::File,
+        reply: Reply,
+    ) {
+        match written(announcement) {
             Ok(element) => told(reply.ok(element)),
             Err((condition, text)) => {
                 told(reply.error(condition, &text));
                 return;
             }
         }
+        let name = offer.name.clone();
         let sent = match self.group.offer_file(to.clone(), offer, file) {
             Ok(outgoing) => outgoing.done().await.map_err(|problem| problem.to_string()),
             Err(problem) => Err(problem.to_string()),
         };
         match sent {
-            Ok(sent) => info!("a snapshot went to {to}: {} bytes by {}", sent.bytes, sent.transport),
-            Err(problem) => warn!("the snapshot did not reach {to}: {problem}"),
+            Ok(sent) => info!("the file {name} went to {to}: {} bytes by {}", sent.bytes, sent.transport),
+            Err(problem) => warn!("the file {name} did not reach {to}: {problem}"),
         }
     }
 
@@ -252,6 +280,20 @@ impl Answers {
         *lock(&self.parts) = Some((alone.changes[0].csn, parts));
         part.ok_or_else(|| (DefinedCondition::BadRequest, format!("there is no part {number}")))
     }
+}
+
+/// The reference to a batch's first change, if that is too large even for parts.
+pub(crate) fn large(batch: &Batch) -> Option<Large> {
+    let change = batch.changes.first()?;
+    let bytes = encoded_size_estimate(change);
+    (bytes > limits::PARTS_BYTES_MAX).then_some(Large {
+        origin: batch.origin,
+        boot: batch.boot,
+        seq: batch.first,
+        prev: batch.prev,
+        csn: change.csn,
+        bytes: bytes as u64,
+    })
 }
 
 fn written(payload: &Payload) -> Result<Element, Refusal> {

@@ -418,7 +418,7 @@ impl Running<'_> {
             Event::Stored { from, payload, .. } => self.incoming.handle_stored(&from, &payload, now),
             Event::FileOffered { from, offer, incoming } => match &self.load.source {
                 Some((source, files)) if *source == from => drop(files.try_send((offer, incoming))),
-                _ => incoming.refuse("nobody asked for it"),
+                _ => self.driver.shared.offers.offered(from, offer, incoming),
             },
             Event::NotStored { to, reason, .. } => self.outgoing.stored.handle_not_stored(&to, &reason),
             Event::Gone { jid, .. } => self.incoming.handle_gone(&jid),

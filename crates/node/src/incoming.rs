@@ -1,5 +1,6 @@
 //! From the room, the nodes and the answers of peers to the queue of changes to apply.
 
+use crate::files;
 use crate::host::Database;
 use crate::limits;
 use crate::members::{Members, Seen};
@@ -14,9 +15,9 @@ use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::minidom::Element;
 use xmppsync_journal::{Peer, Record};
-use xmppsync_link::{Group, RequestError};
+use xmppsync_link::Group;
 use xmppsync_replica::{Action, Batch, Change, Csn, Inbox, InboxLimits, PeerCard, PullId, ServerId, Vector};
-use xmppsync_wire::{Assembler, Card, NoticeKind, Part, Payload, Phase, Pull};
+use xmppsync_wire::{Assembler, Card, FileRequest, Large, NoticeKind, Part, Payload, Phase, Pull};
 
 /// The question that is open.
 #[derive(Clone, Debug)]
@@ -39,7 +40,13 @@ pub(crate) enum Want {
 /// The answer to a pull.
 pub(crate) struct Pulled {
     asked: Asked,
-    answer: Result<Element, RequestError>,
+    answer: Result<Answer, String>,
+}
+
+enum Answer {
+    Element(Element),
+    /// A single change that came as a file.
+    Batch(Batch),
 }
 
 pub(crate) struct Incoming {
@@ -206,6 +213,11 @@ impl Incoming {
     pub(crate) fn handle_live(&mut self, from: &BareJid, payload: &Element, now: Instant) {
         let batch = match Payload::decode(payload) {
             Ok(Payload::Batch(batch)) => Some(batch),
+            Ok(Payload::Large(large)) if self.members.may_send(from, large.origin) => {
+                // It stands in the journal of whoever has it.
+                self.inbox.handle_large(large.csn, now);
+                None
+            }
             Ok(Payload::Part(part)) => {
                 if !self.members.may_send(from, part.origin) {
                     self.drop_payload(from, &"it is not the server whose changes these claim to be");
@@ -263,7 +275,7 @@ impl Incoming {
         &mut self,
         group: &Arc<Group>,
         pulled: Pulled,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         now: Instant,
     ) {
         if pulled.answer.is_ok() && !lock(&shared.to_apply).has_room() {
@@ -271,6 +283,14 @@ impl Incoming {
             return;
         }
         let Pulled { asked, answer } = pulled;
+        let answer = match answer {
+            Ok(Answer::Batch(batch)) => {
+                self.inbox.handle_page(asked.id, vec![batch], &[], true, now);
+                return;
+            }
+            Ok(Answer::Element(element)) => Ok(element),
+            Err(problem) => Err(problem),
+        };
         match answer.map(|page| Payload::decode(&page)) {
             Ok(Ok(Payload::Page(page))) if self.empty && (page.more || !page.beyond.is_empty()) => {
                 self.inbox.hold();
@@ -280,6 +300,7 @@ impl Incoming {
                 self.inbox.handle_page(asked.id, page.batches, &page.beyond, page.more, now);
             }
             Ok(Ok(Payload::Part(part))) => self.handle_pulled_part(group, asked, part, now),
+            Ok(Ok(Payload::Large(large))) => self.fetch(group, asked, large, shared, now),
             // A change of just the size that fits a stanza but no page.
             Ok(Ok(Payload::Batch(batch))) => self.inbox.handle_page(asked.id, vec![batch], &[], true, now),
             Ok(other) => {
@@ -314,7 +335,7 @@ impl Incoming {
     pub(crate) fn act(
         &mut self,
         group: &Arc<Group>,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         config: &ReplicaConfig,
         now: Instant,
         wanted: &mut Vec<Want>,
@@ -401,7 +422,26 @@ impl Incoming {
         while self.requests.try_join_next().is_some() {}
         self.requests.spawn(async move {
             let answer = group.request(to, request, limits::PULL_TIMEOUT).await;
+            let answer = answer.map(Answer::Element).map_err(|problem| problem.to_string());
             // The driver has ended: nobody needs the answer.
+            let _ = pulled.send(Pulled { asked, answer }).await;
+        });
+    }
+
+    /// A change that is too large for stanzas comes as a file.
+    fn fetch(&mut self, group: &Arc<Group>, asked: Asked, large: Large, shared: &Arc<Shared>, now: Instant) {
+        let Some(member) = self.members.get(asked.from) else {
+            self.inbox.handle_pull_failure(asked.id, now);
+            return;
+        };
+        info!("a change of server {} ({} bytes) comes as a file", large.origin, large.bytes);
+        let (from, group, shared) = (member.jid.clone(), group.clone(), Arc::clone(shared));
+        let pulled = self.pulled.clone();
+        self.requests.spawn(async move {
+            let Large { origin, boot, seq: first, prev, csn, .. } = large;
+            let fetched = files::fetch(&group, &shared.offers, &from, FileRequest::Change(csn)).await;
+            let batch = |change| Answer::Batch(Batch { origin, boot, first, prev, changes: vec![change] });
+            let answer = fetched.map(batch).map_err(|problem| problem.to_string());
             let _ = pulled.send(Pulled { asked, answer }).await;
         });
     }

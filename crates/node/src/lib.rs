@@ -18,6 +18,7 @@
 mod answers;
 mod apply;
 mod driver;
+mod files;
 mod heal;
 mod host;
 mod hub;

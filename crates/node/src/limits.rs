@@ -105,3 +105,7 @@ pub const LOAD_CUTS_MAX: u32 = 20;
 pub const LOAD_PAUSE: Duration = Duration::from_millis(500);
 /// Pause before a load that came to nothing is begun anew.
 pub const LOAD_RETRY: Duration = Duration::from_secs(5);
+/// Bytes of a change on the wire beyond which it travels as a file and no more in parts.
+pub const PARTS_BYTES_MAX: usize = 1024 * 1024;
+/// Files that peers offer and nobody has asked for yet.
+pub const OFFERS_MAX: usize = 16;

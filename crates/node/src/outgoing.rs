@@ -1,5 +1,6 @@
 //! From captured changes to the room and the node, and the own card.
 
+use crate::answers;
 use crate::host::Database;
 use crate::limits;
 use crate::replica::ReplicaConfig;
@@ -259,7 +260,11 @@ impl Outgoing {
     }
 
     fn send_batch(&mut self, group: &Group, config: &ReplicaConfig, batch: &Batch) -> Result<(), Unsent> {
-        let elements = xmppsync_wire::split(batch).map_err(|problem| Unsent::Never(problem.to_string()))?;
+        let elements = match answers::large(batch) {
+            Some(large) => Payload::Large(large).to_element().map(|element| vec![element]),
+            None => xmppsync_wire::split(batch),
+        };
+        let elements = elements.map_err(|problem| Unsent::Never(problem.to_string()))?;
         let outsiders = group.outsiders() > 0 && group.node_is_ready();
         let last = elements.len() - 1;
         for (index, element) in elements.into_iter().enumerate() {

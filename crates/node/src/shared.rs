@@ -1,5 +1,6 @@
 //! What the host's threads and the driver share. Locks are held for a few moves of memory, never across IO.
 
+use crate::files::Offers;
 use crate::host::Database;
 use crate::limits;
 use crate::load::Loading;
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) reads: Reads,
     pub(crate) snapshots: Snapshots,
     pub(crate) loading: Loading,
+    pub(crate) offers: Offers,
     /// The driver has something to look at.
     pub(crate) wake: Arc<Notify>,
 }
@@ -49,6 +51,7 @@ impl Shared {
             reads: Reads::default(),
             snapshots: Snapshots::default(),
             loading: Loading::default(),
+            offers: Offers::default(),
             wake,
         }
     }

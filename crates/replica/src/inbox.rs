@@ -239,6 +239,16 @@ impl Inbox {
         }
     }
 
+    /// Its origin has made a change that is not sent to all: who lacks it asks for it.
+    pub fn handle_large(&mut self, csn: Csn, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&csn.server_id()) {
+            peer.vector.advance(csn);
+        }
+        if self.lacks(csn) {
+            self.look_at(now);
+        }
+    }
+
     /// The answer to [`Action::Pull`]: batches in their order, the CSNs up to which the peer's journal lacks the
     /// changes of some origins, and whether asking again gives more.
     pub fn handle_page(&mut self, id: PullId, batches: Vec<Batch>, beyond: &[Csn], more: bool, now: Instant) {
