@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_link::{Event, Group, Reply};
-use xmppsync_replica::ServerId;
+use xmppsync_replica::{ServerId, Vector};
 use xmppsync_wire::{NoticeKind, Payload, Session};
 
 /// What the host tells the driver.
@@ -145,9 +145,10 @@ impl Driver {
     }
 
     /// Whom the journal remembers.
-    async fn remembered(&self) -> Vec<(BareJid, ServerId)> {
+    async fn remembered(&self) -> Vec<(BareJid, ServerId, Vector)> {
         let peers = self.shared.store.ask(|journal| journal.peers()).await.unwrap_or_default();
-        let known = |peer: xmppsync_journal::Peer| Some((BareJid::new(&peer.jid).ok()?, peer.server));
+        let known =
+            |peer: xmppsync_journal::Peer| Some((BareJid::new(&peer.jid).ok()?, peer.server, peer.vector));
         peers.into_iter().filter_map(known).collect()
     }
 }
@@ -217,6 +218,9 @@ impl Running<'_> {
         let pull = self.incoming.act(&self.group, &driver.shared, &driver.config, now, &mut behind);
         behind.into_iter().for_each(|peer| self.compare(peer, true, now));
         let check = self.check(now);
+        if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
+            driver.shared.store.set_needed(needed);
+        }
         let absent = self.incoming.absent(&driver.config.group.peers);
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
@@ -266,7 +270,7 @@ impl Running<'_> {
             self.incoming.inbox.handle_reconcile_failure(now);
             return;
         };
-        heal::report(&peer, &outcome);
+        heal::report(&peer, catch_up, &outcome);
         match outcome {
             Ok(healed) if catch_up => self.incoming.inbox.handle_state(&healed.vector, now),
             Ok(_) => {}
@@ -289,7 +293,7 @@ impl Running<'_> {
                 // Why, an administrator reads in the `Problem` beside it.
                 debug!("not in room {}: {reason}", config.group.room);
                 self.outgoing.handle_offline();
-                self.incoming.handle_offline();
+                self.incoming.handle_offline(now);
             }
             Event::Card { jid, payload, .. } => {
                 let node = self.incoming.handle_card(jid, &payload, &self.driver.shared, config, now);
@@ -302,7 +306,7 @@ impl Running<'_> {
             }
             Event::Stored { from, payload, .. } => self.incoming.handle_stored(&from, &payload, now),
             Event::NotStored { to, reason, .. } => self.outgoing.stored.handle_not_stored(&to, &reason),
-            Event::Gone { jid, .. } => self.incoming.handle_gone(&jid),
+            Event::Gone { jid, .. } => self.incoming.handle_gone(&jid, now),
             Event::Live { from, payload, .. } => self.incoming.handle_live(&from, &payload, now),
             Event::Echo { id } => self.outgoing.handle_echo(&id),
             Event::Refused { reason, .. } => self.outgoing.handle_refused(&reason, now),

@@ -191,8 +191,13 @@ impl Inbox {
     }
 
     /// A peer is gone, or the line to all of them is.
-    pub fn handle_gone(&mut self, server: ServerId) {
+    pub fn handle_gone(&mut self, server: ServerId, now: Instant) {
         self.peers.remove(&server);
+        if matches!(self.work, Work::Pull { from, .. } if from == server) {
+            // It may have got the question and never answer: another one is asked at once.
+            self.work = Work::None;
+            self.look_at(now);
+        }
     }
 
     /// A change was made here. In the order of their CSNs.
