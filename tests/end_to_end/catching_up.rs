@@ -17,7 +17,7 @@ fn group(servers: usize) -> Group {
 }
 
 /// So many persons with a description of so many bytes, in one go.
-fn add_many(server: &Slapd, name: &str, count: usize, bytes: usize) {
+pub(crate) fn add_many(server: &Slapd, name: &str, count: usize, bytes: usize) {
     let description = "x".repeat(bytes);
     let ldif = (0..count).fold(String::new(), |mut ldif, number| {
         let _ = write!(
@@ -44,7 +44,7 @@ fn victims(server: &Slapd) -> Vec<String> {
 }
 
 /// Waits until these hold the same, although others of the group are down.
-fn settle_some<'a>(servers: impl IntoIterator<Item = &'a Slapd> + Clone) {
+pub(crate) fn settle_some<'a>(servers: impl IntoIterator<Item = &'a Slapd> + Clone) {
     assert_equal_with(servers.clone(), SUFFIX, ContextCsn::Compare, PATIENCE).unwrap_or_else(|problem| {
         let logs =
             servers.into_iter().map(|server| format!("{}:\n{}\n", server.name(), end_of(&server.run_log())));

@@ -1,7 +1,7 @@
 //! The journal on a thread of its own: whoever writes hands over records and goes on.
 //!
 //! Everything that waits is written in one transaction (group commit). When the journal fails it is set aside, the
-//! database goes on serving, and a new journal is begun from the database.
+//! database goes on serving and replicating, and the next start makes a new journal from the database.
 
 use crate::host::Database;
 use crate::limits;
@@ -276,8 +276,8 @@ impl Keeper {
             Err(problem) => format!("it cannot be set aside ({problem})"),
         };
         error!(
-            "{problem}; {aside}. The database goes on serving and replicating; a peer that misses changes has to \
-             compare its entries until slapd is started again, which begins a new journal in {}",
+            "{problem}; {aside}. The database goes on serving and replicating; what a peer misses it gets from others, or \
+             when slapd is started again, which begins a new journal in {}",
             self.config.dir.display()
         );
         self.state.wake.notify_one();
