@@ -11,6 +11,7 @@ mod journal;
 mod meanwhile;
 mod memory;
 mod modify;
+mod offline_messages;
 mod onlooker;
 mod order;
 mod reconfiguration;

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::stanza_error::DefinedCondition;
-use xmppsync_link::{Event, Group, Reply};
+use xmppsync_link::{Event, Group, Problem, Reply};
 use xmppsync_replica::{ServerId, Vector};
 use xmppsync_wire::{NoticeKind, Payload, Session};
 
@@ -315,7 +315,12 @@ impl Running<'_> {
             Event::Lost { count } => {
                 warn!("{count} events of the room were lost because too many came at once; catching up");
             }
-            Event::Problem(problem) => error!("{problem}"),
+            Event::Problem(problem) => {
+                error!("{problem}");
+                if let Problem::NoOfflineStorage { domain } = problem {
+                    self.outgoing.stored.handle_no_storage(domain);
+                }
+            }
             _ => {}
         }
     }

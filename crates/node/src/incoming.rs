@@ -244,7 +244,7 @@ impl Incoming {
                 if self.known.get(from).is_some_and(|known| known.server == batch.origin)
                     || self.members.may_send(from, batch.origin) =>
             {
-                self.inbox.handle_batch(batch, now);
+                self.inbox.handle_stored(batch, now);
             }
             Ok(Payload::Batch(_)) => {
                 debug!("changes of {from} were kept for this server, which does not know it yet")
