@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod catching_up;
+mod comparing;
 mod configuration;
 mod convergence;
 mod databases;
+mod journal;
 mod meanwhile;
 mod memory;
 mod modify;
+mod offline_messages;
 mod onlooker;
 mod order;
 mod reconfiguration;

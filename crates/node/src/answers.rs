@@ -171,6 +171,7 @@ impl Answers {
         let set = match vector {
             // The vector first: what it covers is in the set.
             Some(_) => {
+                debug!("a server compares its entries with this one");
                 own = Some(lock(&self.shared.vector).clone());
                 self.open(session).await?
             }

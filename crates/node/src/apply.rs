@@ -271,3 +271,6 @@ fn pause(shared: &Shared, transaction: &mut dyn Transaction, held: Held) -> Rest
     to_apply.pause = Some((limits::TEMPORARY_PAUSE * failures).min(limits::TEMPORARY_PAUSE_MAX));
     Rest::Pause
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,8 @@ use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_journal::Record;
-use xmppsync_link::{Event, FileOffer, Group, IncomingFile, Reply};
-use xmppsync_replica::ServerId;
+use xmppsync_link::{Event, FileOffer, Group, IncomingFile, Problem, Reply};
+use xmppsync_replica::{ServerId, Vector};
 use xmppsync_wire::{NoticeKind, Payload, Session};
 
 /// What the host tells the driver.
@@ -173,9 +173,10 @@ impl Driver {
     }
 
     /// Whom the journal remembers.
-    async fn remembered(&self) -> Vec<(BareJid, ServerId)> {
+    async fn remembered(&self) -> Vec<(BareJid, ServerId, Vector)> {
         let peers = self.shared.store.ask(|journal| journal.peers()).await.unwrap_or_default();
-        let known = |peer: xmppsync_journal::Peer| Some((BareJid::new(&peer.jid).ok()?, peer.server));
+        let known =
+            |peer: xmppsync_journal::Peer| Some((BareJid::new(&peer.jid).ok()?, peer.server, peer.vector));
         peers.into_iter().filter_map(known).collect()
     }
 }
@@ -254,6 +255,9 @@ impl Running<'_> {
         let load = self.begin_load(now);
         driver.shared.snapshots.expire();
         let check = self.check(now);
+        if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
+            driver.shared.store.set_needed(needed);
+        }
         let absent = self.incoming.absent(&driver.config.group.peers);
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
@@ -381,7 +385,7 @@ impl Running<'_> {
             self.incoming.inbox.handle_reconcile_failure(now);
             return;
         };
-        heal::report(&peer, &outcome);
+        heal::report(&peer, catch_up, &outcome);
         match outcome {
             Ok(healed) if catch_up => self.incoming.inbox.handle_state(&healed.vector, now),
             Ok(_) => {}
@@ -404,7 +408,7 @@ impl Running<'_> {
                 // Why, an administrator reads in the `Problem` beside it.
                 debug!("not in room {}: {reason}", config.group.room);
                 self.outgoing.handle_offline();
-                self.incoming.handle_offline();
+                self.incoming.handle_offline(now);
             }
             Event::Card { jid, payload, .. } => {
                 let node = self.incoming.handle_card(jid, &payload, &self.driver.shared, config, now);
@@ -421,7 +425,7 @@ impl Running<'_> {
                 _ => self.driver.shared.offers.offered(from, offer, incoming),
             },
             Event::NotStored { to, reason, .. } => self.outgoing.stored.handle_not_stored(&to, &reason),
-            Event::Gone { jid, .. } => self.incoming.handle_gone(&jid),
+            Event::Gone { jid, .. } => self.incoming.handle_gone(&jid, now),
             Event::Live { from, payload, .. } => self.incoming.handle_live(&from, &payload, now),
             Event::Echo { id } => self.outgoing.handle_echo(&id),
             Event::Refused { reason, .. } => self.outgoing.handle_refused(&reason, now),
@@ -430,7 +434,12 @@ impl Running<'_> {
             Event::Lost { count } => {
                 warn!("{count} events of the room were lost because too many came at once; catching up");
             }
-            Event::Problem(problem) => error!("{problem}"),
+            Event::Problem(problem) => {
+                error!("{problem}");
+                if let Problem::NoOfflineStorage { domain } = problem {
+                    self.outgoing.stored.handle_no_storage(domain);
+                }
+            }
             _ => {}
         }
     }

@@ -9,7 +9,7 @@ use crate::reads;
 use crate::shared::{Incoming, Shared, lock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use xmpp_parsers::jid::FullJid;
 use xmppsync_journal::Record;
 use xmppsync_link::{Group, RequestError};
@@ -300,9 +300,12 @@ pub(crate) async fn knowledge(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<
     known.await.ok()
 }
 
-/// Tells the admin what a comparison came to.
-pub(crate) fn report(peer: &FullJid, outcome: &Result<Healed, HealError>) {
+/// Tells the admin what a comparison came to; nothing of a regular check that found nothing.
+pub(crate) fn report(peer: &FullJid, catch_up: bool, outcome: &Result<Healed, HealError>) {
     match outcome {
+        Ok(healed) if !catch_up && healed.taken + healed.given + healed.left == 0 => {
+            debug!("compared with {peer}: nothing differs");
+        }
         Ok(healed) if healed.taken + healed.given + healed.left == 0 => {
             info!("compared with {peer}: nothing differs");
         }

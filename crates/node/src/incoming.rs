@@ -37,6 +37,14 @@ pub(crate) enum Want {
     Load(ServerId),
 }
 
+/// A member as its card showed it last.
+struct Remembered {
+    server: ServerId,
+    vector: Vector,
+    /// When it was noted in the journal.
+    noted: Option<Instant>,
+}
+
 /// The answer to a pull.
 pub(crate) struct Pulled {
     asked: Asked,
@@ -66,8 +74,10 @@ pub(crate) struct Incoming {
     overflowed: bool,
     /// Members whose card cannot be used, so that each is reported once.
     refused_cards: BTreeSet<BareJid>,
-    /// The serverIDs of members, also of those that are away, and when each was noted last.
-    known: BTreeMap<BareJid, (ServerId, Option<Instant>)>,
+    /// Members, also those that are away.
+    known: BTreeMap<BareJid, Remembered>,
+    /// Somebody in `known` got further, was noted for the first time, came or went.
+    known_changed: bool,
     /// Payloads that were dropped because they could not be decoded or their sender had no right.
     dropped: u64,
     gaps: u64,
@@ -88,14 +98,28 @@ impl Incoming {
             overflowed: false,
             refused_cards: BTreeSet::new(),
             known: BTreeMap::new(),
+            known_changed: true,
             dropped: 0,
             gaps: 0,
         }
     }
 
     /// Members that the journal remembers.
-    pub(crate) fn remember(&mut self, peers: Vec<(BareJid, ServerId)>) {
-        self.known.extend(peers.into_iter().map(|(jid, server)| (jid, (server, None))));
+    pub(crate) fn remember(&mut self, peers: Vec<(BareJid, ServerId, Vector)>) {
+        let known =
+            peers.into_iter().map(|(jid, server, vector)| (jid, Remembered { server, vector, noted: None }));
+        self.known.extend(known);
+        self.known_changed = true;
+    }
+
+    /// How far the listed peers are that are not in the room, if that has changed since this was asked last. One that
+    /// was never seen is not among them: it begins with a load.
+    pub(crate) fn take_needed(&mut self, peers: &[BareJid]) -> Option<Vec<(BareJid, Vector)>> {
+        if !std::mem::take(&mut self.known_changed) {
+            return None;
+        }
+        let known = |jid: BareJid| self.known.get(&jid).map(|known| (jid.clone(), known.vector.clone()));
+        Some(self.absent(peers).filter_map(known).collect())
     }
 
     /// The listed peers that are not in the room.
@@ -113,15 +137,17 @@ impl Incoming {
         self.members.of(jid).map(|member| member.jid.clone())
     }
 
-    pub(crate) fn handle_offline(&mut self) {
+    pub(crate) fn handle_offline(&mut self, now: Instant) {
+        self.known_changed = true;
         for server in self.members.clear() {
-            self.inbox.handle_gone(server);
+            self.inbox.handle_gone(server, now);
         }
     }
 
-    pub(crate) fn handle_gone(&mut self, jid: &FullJid) {
+    pub(crate) fn handle_gone(&mut self, jid: &FullJid, now: Instant) {
         if let Some(server) = self.members.handle_gone(jid) {
-            self.inbox.handle_gone(server);
+            self.known_changed = true;
+            self.inbox.handle_gone(server, now);
             info!("server {server} ({jid}) left the room");
         }
     }
@@ -158,7 +184,10 @@ impl Incoming {
                 }
                 return None;
             }
-            Seen::Joined => info!("server {server} ({jid}) is in the room"),
+            Seen::Joined => {
+                self.known_changed = true;
+                info!("server {server} ({jid}) is in the room");
+            }
             Seen::Updated => {}
         }
         self.refused_cards.remove(&bare);
@@ -168,12 +197,14 @@ impl Incoming {
 
     /// How far the peer is, for the time when it is away: what it lacks is kept for it.
     fn note(&mut self, jid: &BareJid, card: &Card, shared: &Shared, now: Instant) {
-        let noted =
-            self.known.get(jid).filter(|(server, _)| *server == card.sid).and_then(|(_, noted)| *noted);
-        if noted.is_some_and(|noted| now < noted + limits::PEER_INTERVAL) {
+        let before = self.known.get(jid).filter(|known| known.server == card.sid);
+        let noted = before.and_then(|known| known.noted);
+        let is_due = noted.is_none_or(|noted| now >= noted + limits::PEER_INTERVAL);
+        let noted = if is_due { Some(now) } else { noted };
+        self.known.insert(jid.clone(), Remembered { server: card.sid, vector: card.vector.clone(), noted });
+        if !is_due {
             return;
         }
-        self.known.insert(jid.clone(), (card.sid, Some(now)));
         shared.store.write(vec![Record::Peer(Peer {
             jid: jid.to_string(),
             server: card.sid,
@@ -250,10 +281,10 @@ impl Incoming {
     pub(crate) fn handle_stored(&mut self, from: &BareJid, payload: &Element, now: Instant) {
         match Payload::decode(payload) {
             Ok(Payload::Batch(batch))
-                if self.known.get(from).is_some_and(|(server, _)| *server == batch.origin)
+                if self.known.get(from).is_some_and(|known| known.server == batch.origin)
                     || self.members.may_send(from, batch.origin) =>
             {
-                self.inbox.handle_batch(batch, now);
+                self.inbox.handle_stored(batch, now);
             }
             Ok(Payload::Batch(_)) => {
                 debug!("changes of {from} were kept for this server, which does not know it yet")
@@ -418,6 +449,7 @@ impl Incoming {
             self.inbox.handle_pull_failure(asked.id, now);
             return;
         };
+        debug!("asking server {} for what follows {:?}", asked.from, asked.have);
         let (to, group, pulled) = (member.jid.clone(), group.clone(), self.pulled.clone());
         while self.requests.try_join_next().is_some() {}
         self.requests.spawn(async move {

@@ -59,6 +59,8 @@ pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const GENERATION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the journal is looked through for what is too old.
 pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// Part of its size by which the journal may be too large before something is dropped at once.
+pub const JOURNAL_EXCESS_PART: u64 = 8;
 /// Pause between two steps of dropping what is too old, so that writes come in between.
 pub const TRIM_PAUSE: Duration = Duration::from_millis(50);
 /// Pulls that are answered at one time; further ones are told that this replica is busy.

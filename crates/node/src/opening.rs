@@ -71,7 +71,15 @@ pub(crate) fn compare(
                 catch_up(journal, database, own, &mut found)?;
             }
         }
-        Opened::New => begin(journal, database, &found.vector)?,
+        Opened::New => {
+            begin(journal, database, &found.vector)?;
+            let entries = journal.inventory_len()?;
+            if entries > 0 {
+                info!(
+                    "there is no journal yet, or not any more; a new one is made from the database ({entries} entries)"
+                );
+            }
+        }
         Opened::Replaced { aside, why } => {
             warn!(
                 "the journal could not be used ({why}); it is set aside as {}, a new one is made from the database",

@@ -197,10 +197,15 @@ impl Inbox {
     }
 
     /// A peer is gone, or the line to all of them is.
-    pub fn handle_gone(&mut self, server: ServerId) {
+    pub fn handle_gone(&mut self, server: ServerId, now: Instant) {
         self.peers.remove(&server);
         if let Some(stream) = self.streams.get_mut(&server) {
             stream.end();
+        }
+        if matches!(self.work, Work::Pull { from, .. } if from == server) {
+            // It may have got the question and never answer: another one is asked at once.
+            self.work = Work::None;
+            self.look_at(now);
         }
     }
 
@@ -211,17 +216,28 @@ impl Inbox {
         self.catch_up_own();
     }
 
-    /// A batch of the live stream, or one that waited in the offline store. Its sender was checked to be its origin.
+    /// A batch of the live stream. Its sender was checked to be its origin.
     pub fn handle_batch(&mut self, batch: Batch, now: Instant) {
-        let origin = batch.origin;
-        if origin == self.own {
-            return;
+        if batch.origin != self.own {
+            let expected = self.streams.entry(batch.origin).or_default().note(&batch);
+            self.take(batch, expected, now);
         }
+    }
+
+    /// A batch that waited in the offline store; that what follows it was not stored is no hole in the live stream.
+    pub fn handle_stored(&mut self, batch: Batch, now: Instant) {
+        if batch.origin != self.own {
+            self.take(batch, 0, now);
+        }
+    }
+
+    /// `expected`: the number that should have come, if that is known.
+    fn take(&mut self, batch: Batch, expected: u64, now: Instant) {
+        let origin = batch.origin;
         if let (Some(peer), Some(last)) = (self.peers.get_mut(&origin), batch.last_csn()) {
             peer.vector.advance(last);
         }
         let held = self.work == Work::Held;
-        let expected = self.streams.entry(origin).or_default().note(&batch);
         if !held && batch.prev <= self.have.get(origin) {
             self.accept(batch);
             self.drain_stash(origin);
