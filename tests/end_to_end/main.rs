@@ -4,7 +4,9 @@
 
 mod configuration;
 mod convergence;
+mod crash;
 mod databases;
+mod ledger;
 mod meanwhile;
 mod memory;
 mod modify;

@@ -18,6 +18,7 @@
 mod answers;
 mod apply;
 mod driver;
+mod fail;
 mod heal;
 mod host;
 mod hub;
@@ -32,6 +33,7 @@ mod shared;
 mod store;
 mod stored;
 
+pub use fail::{FailPoint, fail_point};
 pub use host::{
     ContextCsnWrite, Database, DumpEnd, Failure, Generation, Opening, Outcome, Reader, Transaction,
 };
