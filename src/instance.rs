@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tracing::error;
 use xmpp_parsers::jid::BareJid;
-use xmppsync_node::{HubError, Replica, Transaction};
+use xmppsync_node::{FailPoint, HubError, Replica, Transaction, fail_point};
 use xmppsync_replica::{BootId, Change, Csn, EntryUuid};
 
 /// The rooms of the databases that a tool such as slaptest has opened. Each is opened once, and the process
@@ -330,6 +330,7 @@ unsafe extern "C" fn xsr_captured(pointer: *mut xsr_instance, change: *const xs_
     guard("xsr_captured", (), || {
         // SAFETY: the shim passes a live instance and a change that is valid during the call.
         let (instance, change) = unsafe { (instance(pointer), copy_in(&*change)) };
+        fail_point(FailPoint::Committed);
         instance.captured(change, |replica, change| replica.captured(change));
     });
 }

@@ -12,10 +12,12 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     if arguments.is_empty() {
         check_fuzz_targets()?;
     }
+    let failpoints = workspace::build_overlay_with_failpoints()?;
     let module = workspace::build_overlay()?;
-    process::run(
-        workspace::cargo().args(["test", "--workspace"]).args(arguments).env("XMPPSYNC_MODULE", &module),
-    )
+    let mut test = workspace::cargo();
+    test.args(["test", "--workspace"]).args(arguments);
+    test.env("XMPPSYNC_MODULE", &module).env("XMPPSYNC_FAILPOINTS_MODULE", &failpoints);
+    process::run(&mut test)
 }
 
 /// The fuzz targets are a workspace of their own, which nothing else compiles.

@@ -46,3 +46,22 @@ pub(crate) fn build_overlay() -> Result<PathBuf> {
     }
     Ok(module)
 }
+
+/// Builds the overlay once more with fail points and returns the path of that module. Only the crates that have some are
+/// compiled another time. `XMPPSYNC_FAILPOINTS_MODULE` names one that was built otherwise.
+pub(crate) fn build_overlay_with_failpoints() -> Result<PathBuf> {
+    if let Some(module) = std::env::var_os("XMPPSYNC_FAILPOINTS_MODULE") {
+        return Ok(PathBuf::from(module));
+    }
+    process::run(cargo().args(["build", "--release", "--package", "xmppsync", "--features", "failpoints"]))
+        .context("building the overlay with fail points")?;
+    let place = target_dir().join("failpoints");
+    let module = place.join("libxmppsync.so");
+    // The next build without them writes to the same place; what runs may have this file open.
+    let copy = place.join("libxmppsync.so.new");
+    std::fs::create_dir_all(&place)
+        .and_then(|()| std::fs::copy(target_dir().join("release/libxmppsync.so"), &copy))
+        .and_then(|_| std::fs::rename(&copy, &module))
+        .with_context(|| format!("cannot make {}", module.display()))?;
+    Ok(module)
+}

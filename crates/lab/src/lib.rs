@@ -40,5 +40,5 @@ pub use group::{Group, GroupOptions, Live, Replication, SUFFIX, Tls, Topology};
 pub use ldap::{Entry, Ldap};
 /// The LDAP client behind [`Ldap`], for its controls, scopes and extended operations.
 pub use ldap3;
-pub use slapd::{Database, Slapd, SlapdConfig, SlapdOptions, module_path};
+pub use slapd::{Database, Slapd, SlapdConfig, SlapdOptions, failpoints_module_path, module_path};
 pub use wait::{wait_for, wait_until};

@@ -18,8 +18,8 @@ use crate::error::{IoContext, LabError, Result};
 use crate::wait::wait_until;
 
 pub use config::{Database, SlapdConfig};
-pub use program::module_path;
 use program::slapd_program;
+pub use program::{failpoints_module_path, module_path};
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
@@ -287,6 +287,12 @@ impl Slapd {
         self.config = config;
         self.source = Source::File(file);
         Ok(())
+    }
+
+    /// Further environment, for the next start.
+    pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
+        let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.options.environment = pairs.collect();
     }
 
     /// `ldap://ADDRESS:PORT`.

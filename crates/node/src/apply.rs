@@ -1,5 +1,6 @@
 //! Changes of others into the database, many per transaction.
 
+use crate::fail::{FailPoint, fail_point};
 use crate::host::{ContextCsnWrite, Failure, Outcome, Transaction};
 use crate::limits;
 use crate::shared::{Incoming, Shared, inventory_record, lock};
@@ -105,6 +106,7 @@ fn apply_all(
 
 /// The inventory first, then the vector: who reads the vector and then the inventory finds in it all that the vector covers.
 fn write_down(shared: &Shared, committed: &[Incoming], refused: Vec<(usize, Failure)>) {
+    fail_point(FailPoint::Applied);
     let mut refused = refused.into_iter().peekable();
     let mut records = Vec::new();
     for (index, change) in committed.iter().map(Incoming::change).enumerate() {
@@ -148,6 +150,7 @@ fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]
             }
         }
     }
+    fail_point(FailPoint::Applying);
     match commit(transaction, &vector, atomic) {
         Ok(()) => Attempt::Committed { count: work.len(), refused },
         Err(failure) => Attempt::Temporary(None, failure),

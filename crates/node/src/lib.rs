@@ -18,6 +18,7 @@
 mod answers;
 mod apply;
 mod driver;
+mod fail;
 mod files;
 mod heal;
 mod host;
@@ -35,6 +36,7 @@ mod snapshot;
 mod store;
 mod stored;
 
+pub use fail::{FailPoint, fail_point};
 pub use host::{
     ContextCsnWrite, Database, DumpEnd, Failure, Generation, Opening, Outcome, Reader, Transaction,
 };

@@ -1,6 +1,7 @@
 //! From captured changes to the room and the node, and the own card.
 
 use crate::answers;
+use crate::fail::{FailPoint, fail_point};
 use crate::host::Database;
 use crate::limits;
 use crate::replica::ReplicaConfig;
@@ -116,6 +117,7 @@ impl Outgoing {
     /// First into the journal: who loses power after a change was sent must still know of it.
     fn write_down(&mut self, released: Vec<Change>, shared: &Shared) {
         let (Some(first), Some(last)) = (released.first(), released.last()) else { return };
+        fail_point(FailPoint::Captured);
         let (first, last) = (first.csn, last.csn);
         self.released = Some((self.released.map_or(first, |(first, _)| first), last));
         lock(&shared.vector).advance(last);
@@ -133,6 +135,7 @@ impl Outgoing {
     fn hand_to_outbox(&mut self, shared: &Shared) {
         while let Some((_, change)) = self.unwritten.pop_front_if(|(ticket, _)| shared.store.is_done(*ticket))
         {
+            fail_point(FailPoint::Journalled);
             let (number, prev) = (self.outbox.last() + 1, self.last_csn.replace(change.csn));
             if self.online && self.stored.is_wanted() {
                 let place = Place { origin: self.server_id, boot: self.outbox.boot(), number, prev };
@@ -303,6 +306,7 @@ impl Outgoing {
             (boot.parse() == Ok(self.outbox.boot())).then(|| last.parse().ok())?
         };
         if let Some(last) = confirmed() {
+            fail_point(FailPoint::Sent);
             self.outbox.handle_echo(last);
             self.refused = None;
         }

@@ -24,6 +24,25 @@ pub fn module_path() -> Result<PathBuf> {
     })
 }
 
+/// The overlay in which fail points are compiled in: `XMPPSYNC_FAILPOINTS_MODULE`, or what `cargo xtask test` made in
+/// this workspace.
+///
+/// # Errors
+/// When the file is not there.
+pub fn failpoints_module_path() -> Result<PathBuf> {
+    let path = match std::env::var_os("XMPPSYNC_FAILPOINTS_MODULE") {
+        Some(path) => PathBuf::from(path),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/failpoints/libxmppsync.so"),
+    };
+    path.canonicalize().context(|| {
+        format!(
+            "no overlay with fail points at {}; `cargo xtask test` builds it, or build it with cargo build --features \
+             failpoints and set XMPPSYNC_FAILPOINTS_MODULE",
+            path.display()
+        )
+    })
+}
+
 /// The installed slapd, or a copy of it where AppArmor confines it.
 ///
 /// Debian's profile holds for `/usr/sbin/slapd` and lets it read and write only where the machine's own

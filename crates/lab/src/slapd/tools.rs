@@ -95,6 +95,17 @@ impl Slapd {
         tool.input(ldif)?.run().map(drop)
     }
 
+    /// Carries out change records on the database of a server that is not running. slapmodify knows add, modify and
+    /// delete.
+    ///
+    /// # Errors
+    /// When slapmodify fails, with what it says.
+    pub fn slapmodify(&self, suffix: &str, ldif: &str, arguments: &[&str]) -> Result<()> {
+        let tool = self.tool("slapmodify")?.args(["-b", suffix]);
+        let tool = arguments.iter().fold(tool, |tool, argument| tool.arg(argument));
+        tool.input(ldif)?.run().map(drop)
+    }
+
     /// Checks the configuration.
     ///
     /// # Errors
