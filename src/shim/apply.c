@@ -554,7 +554,7 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 	verdict v = { result, text, text_len };
 	Operation *op = x->op;
 	target t = { BER_BVNULL, BER_BVNULL, BER_BVNULL };
-	int there = find(x, change, &t);
+	int there = !change->is_new && find(x, change, &t);
 	int outcome;
 
 	count_move(x->db, change);

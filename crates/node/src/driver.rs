@@ -306,7 +306,7 @@ impl Running<'_> {
         };
         self.load.wanted = None;
         let shared = &self.driver.shared;
-        shared.loading.begin();
+        shared.loading.begin(!self.load.again && lock(&shared.dataset).is_none());
         shared.store.write(vec![Record::Loading(Some(Vec::new()))]);
         if !self.driver.config.keep.serve_while_loading {
             self.driver.database.set_loading(true);

@@ -92,7 +92,7 @@ pub const SNAPSHOT_KEPT: Duration = Duration::from_secs(1_800);
 /// How hard zstd tries (1 to 22): beyond this it costs more time than the network saves.
 pub const SNAPSHOT_COMPRESSION: i32 = 3;
 /// How often a source is asked whether its snapshot is made.
-pub const SNAPSHOT_POLL: Duration = Duration::from_millis(200);
+pub const SNAPSHOT_POLL: Duration = Duration::from_millis(50);
 /// How long a source may take to make it.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(900);
 /// Bytes that are unpacked at one time; of compressed and of plain bytes.

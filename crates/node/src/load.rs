@@ -40,15 +40,22 @@ pub(crate) enum LoadError {
 #[derive(Debug, Default)]
 pub(crate) struct Loading {
     active: AtomicBool,
+    /// The database had nothing when it began.
+    into_nothing: AtomicBool,
     done: AtomicU64,
     total: AtomicU64,
 }
 
 impl Loading {
-    pub(crate) fn begin(&self) {
+    pub(crate) fn begin(&self, into_nothing: bool) {
+        self.into_nothing.store(into_nothing, Ordering::Relaxed);
         self.done.store(0, Ordering::Relaxed);
         self.total.store(0, Ordering::Relaxed);
         self.active.store(true, Ordering::Release);
+    }
+
+    fn into_nothing(&self) -> bool {
+        self.into_nothing.load(Ordering::Relaxed)
     }
 
     pub(crate) fn end(&self) {
@@ -232,7 +239,9 @@ impl Unpacker {
     }
 
     fn push(&mut self, entry: xmppsync_replica::Change) -> Result<(), LoadError> {
-        let entry = Incoming::State(Arc::new(entry));
+        let entry = Arc::new(entry);
+        let entry =
+            if self.shared.loading.into_nothing() { Incoming::New(entry) } else { Incoming::State(entry) };
         self.work_bytes += entry.size();
         self.work.push(entry);
         self.entries += 1;

@@ -152,6 +152,8 @@ pub(crate) enum Incoming {
     Change(Arc<Change>),
     /// An entry or a delete that a comparison or a load brought; the vector does not tell of it.
     State(Arc<Change>),
+    /// The same for an entry that is not in the database, as far as is known.
+    New(Arc<Change>),
     /// Everything up to here is in the database with what came before.
     Reached(Vector),
 }
@@ -159,14 +161,14 @@ pub(crate) enum Incoming {
 impl Incoming {
     pub(crate) fn size(&self) -> usize {
         match self {
-            Incoming::Change(change) | Incoming::State(change) => change.size(),
+            Incoming::Change(change) | Incoming::State(change) | Incoming::New(change) => change.size(),
             Incoming::Reached(_) => 0,
         }
     }
 
     pub(crate) fn change(&self) -> Option<&Arc<Change>> {
         match self {
-            Incoming::Change(change) | Incoming::State(change) => Some(change),
+            Incoming::Change(change) | Incoming::State(change) | Incoming::New(change) => Some(change),
             Incoming::Reached(_) => None,
         }
     }
@@ -175,7 +177,7 @@ impl Incoming {
     pub(crate) fn advance(&self, vector: &mut Vector) {
         match self {
             Incoming::Change(change) => vector.advance(change.csn),
-            Incoming::State(_) => {}
+            Incoming::State(_) | Incoming::New(_) => {}
             Incoming::Reached(reached) => reached.iter().for_each(|csn| vector.advance(csn)),
         }
     }

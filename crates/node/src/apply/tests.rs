@@ -57,6 +57,9 @@ impl<A: FnMut(u64) -> Outcome> Transaction for Fake<A> {
         self.open.clear();
         Ok(self.atomic)
     }
+    fn add_new(&mut self, entry: &Change) -> Outcome {
+        self.apply(entry)
+    }
     fn apply(&mut self, change: &Change) -> Outcome {
         let number = number(change);
         let outcome = (self.answer)(number);
