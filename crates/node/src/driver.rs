@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::stanza_error::DefinedCondition;
+use xmppsync_journal::Record;
 use xmppsync_link::{Event, Group, Reply};
 use xmppsync_replica::ServerId;
 use xmppsync_wire::{NoticeKind, Payload, Session};
@@ -52,6 +53,8 @@ struct Running<'a> {
     answering: JoinSet<()>,
     /// The comparison with a peer that runs; dropped with the driver.
     comparing: JoinSet<Compared>,
+    /// A comparison went well, and what it brought is being applied.
+    mending: bool,
     /// When to compare with a peer although nothing seems to be missing.
     next_check: Option<Instant>,
 }
@@ -121,6 +124,7 @@ impl Driver {
             answers: Answers::new(Arc::clone(&self.shared), Arc::clone(&self.database)),
             answering: JoinSet::new(),
             comparing: JoinSet::new(),
+            mending: false,
             next_check: self.first_check(),
             driver: self,
             group: Arc::new(group),
@@ -217,6 +221,7 @@ impl Running<'_> {
         let pull = self.incoming.act(&self.group, &driver.shared, &driver.config, now, &mut behind);
         behind.into_iter().for_each(|peer| self.compare(peer, true, now));
         let check = self.check(now);
+        self.mend();
         let absent = self.incoming.absent(&driver.config.group.peers);
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
@@ -234,6 +239,15 @@ impl Running<'_> {
         self.next_check = self.driver.config.keep.check_interval.map(|interval| now + interval);
         self.compare(peer, false, now);
         self.next_check
+    }
+
+    /// What a comparison brought is in the database: it is not to be told any more that it was put back.
+    fn mend(&mut self) {
+        let shared = &self.driver.shared;
+        if self.mending && lock(&shared.to_apply).is_idle() {
+            self.mending = false;
+            shared.store.write(vec![Record::PutBack(false)]);
+        }
     }
 
     /// Begins to compare this database with a peer's.
@@ -267,6 +281,7 @@ impl Running<'_> {
             return;
         };
         heal::report(&peer, &outcome);
+        self.mending |= outcome.is_ok();
         match outcome {
             Ok(healed) if catch_up => self.incoming.inbox.handle_state(&healed.vector, now),
             Ok(_) => {}
