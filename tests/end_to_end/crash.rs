@@ -47,7 +47,8 @@ fn assert_agrees(group: &Group, ledgers: &mut [Ledger], when: &str) {
     let dump = settle(group);
     for ledger in ledgers {
         let wrong = ledger.check(&dump);
-        let logs = || group.servers.iter().map(|server| end_of(&server.run_log())).collect::<Vec<_>>().join("\n\n");
+        let logs =
+            || group.servers.iter().map(|server| end_of(&server.run_log())).collect::<Vec<_>>().join("\n\n");
         assert!(wrong.is_empty(), "{when}:\n{}\n{}", wrong.join("\n"), logs());
         ledger.settle(&dump);
     }

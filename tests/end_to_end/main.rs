@@ -10,6 +10,7 @@ mod ledger;
 mod meanwhile;
 mod memory;
 mod modify;
+mod offline_tools;
 mod onlooker;
 mod order;
 mod reconfiguration;

@@ -18,8 +18,8 @@ use crate::error::{IoContext, LabError, Result};
 use crate::wait::wait_until;
 
 pub use config::{Database, SlapdConfig};
-pub use program::{failpoints_module_path, module_path};
 use program::slapd_program;
+pub use program::{failpoints_module_path, module_path};
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
