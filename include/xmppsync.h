@@ -217,8 +217,8 @@ size_t xsr_context_csn(xsr_instance *instance, xs_csn *out, size_t max);
 /* `seen` is what Rust gave to xs_read_context_csn or xs_scan_entry_csn. */
 void xsr_seen_csn(void *seen, const xs_bytes *csn);
 
-/* `seen` is what Rust gave to xs_scan_entries. Either may be NULL where the entry has none. */
-void xsr_seen_entry(void *seen, const xs_bytes *uuid, const xs_bytes *csn);
+/* `seen` is what Rust gave to xs_scan_entries. entryUUID and entryCSN are empty where the entry has none. */
+void xsr_seen_entry(void *seen, const xs_bytes *dn, const xs_bytes *uuid, const xs_bytes *csn);
 
 /* `seen` is what Rust gave to xs_read_entry or xs_dump; `state` is an XS_ADD. Not 0: no further entry is wanted. */
 int xsr_seen_state(void *seen, const xs_change *state);

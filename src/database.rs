@@ -8,7 +8,9 @@ use ldap3_proto::proto::{LdapModify, LdapModifyRequest, LdapModifyType, LdapPart
 use std::ffi::{CStr, c_char, c_int};
 use std::path::PathBuf;
 use tracing::warn;
-use xmppsync_node::{ContextCsnWrite, Database, Failure, Generation, Opening, Outcome, Reader, Transaction};
+use xmppsync_node::{
+    ContextCsnWrite, Database, Failure, Generation, Opening, Outcome, Reader, Stored, Transaction,
+};
 use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Vector};
 
 /// LDAP result "other", for failures that slapd gives no code for.
@@ -211,15 +213,15 @@ impl Opening for OpeningDatabase<'_> {
             .map_err(|result| Failure { result, text: "its entryCSNs cannot be read".to_owned() })?;
         if seen.unusable > 0 {
             warn!(
-                "{} entries or values of \"{}\" have a CSN of serverID 0, which replication cannot place; \
-                 they were written before serverID was set",
+                "{} entries or values of \"{}\" have a CSN of serverID 0: they were written without one, and are \
+                 taken for what all servers had at first",
                 seen.unusable, self.suffix
             );
         }
         Ok(seen.vector)
     }
 
-    fn scan(&mut self, each: &mut dyn FnMut(EntryUuid, Option<Csn>)) -> Result<(), Failure> {
+    fn scan(&mut self, each: &mut dyn FnMut(Stored<'_>)) -> Result<(), Failure> {
         // SAFETY: see `new`.
         unsafe { scan(self.op, each) }
             .map_err(|result| Failure { result, text: "its entries cannot be read".to_owned() })
@@ -238,11 +240,14 @@ impl Opening for OpeningDatabase<'_> {
             .map_err(|problem| Failure { result: OTHER, text: format!("slapd makes no CSN: {problem}") })
     }
 
-    fn touch(&mut self, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure> {
-        let modification =
-            LdapPartialAttribute { atype: "entryCSN".to_owned(), vals: vec![csn.as_str().into()] };
-        let changes = vec![LdapModify { operation: LdapModifyType::Replace, modification }];
-        let operation = Operation::Modify(LdapModifyRequest { dn: String::new(), changes });
+    fn touch(&mut self, dn: &str, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure> {
+        let replace = |name: &str, value: String| {
+            let modification =
+                LdapPartialAttribute { atype: name.to_owned(), vals: vec![value.into_bytes()] };
+            LdapModify { operation: LdapModifyType::Replace, modification }
+        };
+        let changes = vec![replace("entryCSN", csn.to_string()), replace("entryUUID", uuid.to_string())];
+        let operation = Operation::Modify(LdapModifyRequest { dn: dn.to_owned(), changes });
         match self.transaction.apply(&Change { csn, uuid: *uuid, operation }) {
             Outcome::Applied => Ok(()),
             Outcome::Refused(failure)

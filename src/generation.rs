@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 use xmppsync_node::Generation;
 
 /// Before the meta data of a page (`MDB_page` up to `mp_ptrs`).
@@ -28,7 +29,16 @@ pub(crate) fn generation(directory: &Path) -> Option<Generation> {
     let mut second = [0; META_BYTES];
     file.read_exact_at(&mut second, u64::from(page)).ok()?;
     let transaction = transaction(&first)?.max(transaction(&second)?);
-    Some(Generation { file: file.metadata().ok()?.ino(), transaction })
+    Some(Generation { file: identity(&file)?, transaction })
+}
+
+/// A file system soon gives the number of a removed file to another one, so the time of its birth belongs to it, where the
+/// file system knows that.
+fn identity(file: &File) -> Option<u64> {
+    let metadata = file.metadata().ok()?;
+    let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    let born = born.map_or(0, |born| born.as_nanos() as u64);
+    Some(metadata.ino().rotate_left(32) ^ born)
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {

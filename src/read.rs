@@ -2,10 +2,10 @@
 
 use crate::boundary::*;
 use crate::guard::guard;
-use crate::view::copy_in;
+use crate::view::copy_state;
 use std::ffi::{c_int, c_void};
 use tracing::warn;
-use xmppsync_node::{DumpEnd, Failure, Reader};
+use xmppsync_node::{DumpEnd, Failure, Reader, Stored};
 use xmppsync_replica::{Change, Csn, EntryUuid};
 
 /// A reading operation of slapd, for the duration of one call.
@@ -24,7 +24,7 @@ impl SlapdReader {
 /// What `xsr_seen_state` gets.
 struct States<'a> {
     each: &'a mut dyn FnMut(Change) -> bool,
-    /// Entries that no other server can place.
+    /// Entries without entryUUID or entryCSN.
     unusable: u64,
 }
 
@@ -51,7 +51,7 @@ impl Reader for SlapdReader {
         // SAFETY: `op` is valid, see `new`; `states` lives until the call returns.
         let end = unsafe { xs_dump(self.op, (&raw mut states).cast()) };
         if states.unusable > 0 {
-            warn!("{} entries have no entryUUID or a CSN of serverID 0, and were left out", states.unusable);
+            warn!("{} entries have no entryUUID or no entryCSN, and were left out", states.unusable);
         }
         match end {
             0 => Ok(DumpEnd::Whole),
@@ -72,14 +72,12 @@ fn failure(result: i32) -> Failure {
 }
 
 /// What `xsr_seen_entry` gets.
-type Each<'a> = &'a mut dyn FnMut(EntryUuid, Option<Csn>);
+type Each<'a> = &'a mut dyn FnMut(Stored<'_>);
 
-/// Shows entryUUID and entryCSN of every entry; no CSN where there is none, or one of serverID 0. Entries without
-/// entryUUID are left out.
+/// Shows every entry. Those without entryUUID are left out.
 ///
 /// # Safety
 /// `op` is valid.
-#[allow(dead_code, reason = "the journal's inventory is compared with it")]
 pub(crate) unsafe fn scan(op: *mut xs_op, mut each: Each<'_>) -> Result<(), i32> {
     // SAFETY: the caller's promise; `each` is only used by xsr_seen_entry during the call.
     match unsafe { xs_scan_entries(op, (&raw mut each).cast()) } {
@@ -89,14 +87,20 @@ pub(crate) unsafe fn scan(op: *mut xs_op, mut each: Each<'_>) -> Result<(), i32>
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn xsr_seen_entry(seen: *mut c_void, uuid: *const xs_bytes, csn: *const xs_bytes) {
+unsafe extern "C" fn xsr_seen_entry(
+    seen: *mut c_void,
+    dn: *const xs_bytes,
+    uuid: *const xs_bytes,
+    csn: *const xs_bytes,
+) {
     guard("xsr_seen_entry", (), || {
         // SAFETY: `seen` is what `scan` passed in, used by nobody else during the call; the values are valid
         // during the call.
-        let (each, uuid, csn) =
-            unsafe { (&mut *seen.cast::<Each<'_>>(), (*uuid).as_slice(), (*csn).as_slice()) };
-        if let Ok(uuid) = EntryUuid::parse(uuid) {
-            each(uuid, Csn::parse(csn).ok());
+        let (each, dn, uuid, csn) = unsafe {
+            (&mut *seen.cast::<Each<'_>>(), (*dn).as_slice(), (*uuid).as_slice(), (*csn).as_slice())
+        };
+        if let (Ok(uuid), Ok(dn)) = (EntryUuid::parse(uuid), std::str::from_utf8(dn)) {
+            each(Stored { dn, uuid, csn: Csn::parse_stored(csn).ok() });
         }
     });
 }
@@ -106,7 +110,7 @@ unsafe extern "C" fn xsr_seen_state(seen: *mut c_void, state: *const xs_change) 
     guard("xsr_seen_state", 1, || {
         // SAFETY: `seen` is what the reader passed in, used by nobody else during the call; the state is valid
         // during the call.
-        let (states, state) = unsafe { (&mut *seen.cast::<States<'_>>(), copy_in(&*state)) };
+        let (states, state) = unsafe { (&mut *seen.cast::<States<'_>>(), copy_state(&*state)) };
         match state {
             Ok(change) => c_int::from(!(states.each)(change)),
             Err(_) => {

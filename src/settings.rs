@@ -122,6 +122,11 @@ impl Settings {
         let server_id = ServerId::new(facts.server_id).map_err(|_| {
             format!("{of} serverID is not set; write serverID with a number from 1 to 4095, different on every server, before the databases")
         })?;
+        if server_id == ServerId::NONE {
+            return Err(format!(
+                "{of} serverID {server_id} is taken: it stands for entries that were made without one; use another number"
+            ));
+        }
         if !facts.has_rootdn {
             return Err(format!("{of} rootdn is missing; changes of other servers are written in its name"));
         }

@@ -54,6 +54,25 @@ unsafe fn slice<'a, T>(start: *const T, len: usize) -> &'a [T] {
 /// `change` and everything that it points to is valid until this returns, as the shim promises for
 /// `xsr_captured`.
 pub(crate) unsafe fn copy_in(change: &xs_change) -> Result<Change, CaptureError> {
+    // SAFETY: the caller's promise.
+    unsafe { copy(change, Csn::parse) }
+}
+
+/// As [`copy_in`], for an entry as it is stored: it may be of no server.
+///
+/// # Safety
+/// As [`copy_in`].
+pub(crate) unsafe fn copy_state(state: &xs_change) -> Result<Change, CaptureError> {
+    // SAFETY: the caller's promise.
+    unsafe { copy(state, Csn::parse_stored) }
+}
+
+/// # Safety
+/// As [`copy_in`].
+unsafe fn copy(
+    change: &xs_change,
+    parse: fn(&[u8]) -> Result<Csn, CsnError>,
+) -> Result<Change, CaptureError> {
     // SAFETY: all fields are covered by the caller's promise.
     let (csn, uuid, dn, mods) = unsafe {
         (
@@ -91,7 +110,7 @@ pub(crate) unsafe fn copy_in(change: &xs_change) -> Result<Change, CaptureError>
         XS_DELETE => Operation::Delete { dn },
         _ => return Err(CaptureError::Operation(change.operation)),
     };
-    Ok(Change { csn: Csn::parse(csn)?, uuid: EntryUuid::parse(uuid)?, operation })
+    Ok(Change { csn: parse(csn)?, uuid: EntryUuid::parse(uuid)?, operation })
 }
 
 fn text(bytes: &[u8], what: &'static str) -> Result<String, CaptureError> {

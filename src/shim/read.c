@@ -32,7 +32,9 @@ static int scan_response(Operation *op, SlapReply *rs)
 		xs_bytes uuid = first_value(rs->sr_entry, slap_schema.si_ad_entryUUID);
 		xs_bytes csn = first_value(rs->sr_entry, slap_schema.si_ad_entryCSN);
 
-		xsr_seen_entry(op->o_callback->sc_private, &uuid, &csn);
+		xs_bytes dn = XS_OUT(rs->sr_entry->e_name);
+
+		xsr_seen_entry(op->o_callback->sc_private, &dn, &uuid, &csn);
 	}
 	return LDAP_SUCCESS;
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod beside_syncrepl;
 mod catching_up;
 mod comparing;
 mod configuration;
@@ -14,6 +15,7 @@ mod meanwhile;
 mod memory;
 mod modify;
 mod offline_messages;
+mod offline_tools;
 mod onlooker;
 mod order;
 mod reconfiguration;

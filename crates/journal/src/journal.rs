@@ -6,7 +6,7 @@ use crate::key::{change_key, unpack};
 use crate::limits::SET_ASIDES_MAX;
 use crate::open;
 use crate::peer::{self, Peer, SetAside};
-use crate::state::{KEY_CLEAN, KEY_GENERATION, State};
+use crate::state::{KEY_CLEAN, KEY_GENERATION, KEY_PUT_BACK, State};
 use crate::store::{self, CHANGES, INVENTORY, PEERS, SET_ASIDES, STATE, TOMBSTONES};
 use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 use std::cell::OnceCell;
@@ -116,6 +116,15 @@ impl Journal {
         self.read(|transaction| {
             Ok(transaction.open_table(STATE)?.get(KEY_GENERATION)?.map(|bytes| bytes.value().to_vec()))
         })
+    }
+
+    /// Whether the database was put back to an earlier state, and nothing has told yet that this is mended
+    /// ([`Record::PutBack`](crate::Record::PutBack)).
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn is_put_back(&self) -> Result<bool, JournalError> {
+        self.read(|transaction| Ok(transaction.open_table(STATE)?.get(KEY_PUT_BACK)?.is_some()))
     }
 
     /// The entryCSN of an entry, if it is in the database.

@@ -19,6 +19,8 @@ pub(crate) const KEY_CLEAN: StateKey = (0, 2);
 pub(crate) const KEY_LOADING: StateKey = (0, 3);
 /// Which state of the database the journal has seen.
 pub(crate) const KEY_GENERATION: StateKey = (0, 6);
+/// There while it is not mended that the database was put back.
+pub(crate) const KEY_PUT_BACK: StateKey = (0, 7);
 /// Bytes of all changes with their keys.
 pub(crate) const KEY_BYTES: StateKey = (0, 4);
 /// Seconds since 1970.

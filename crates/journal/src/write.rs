@@ -6,7 +6,7 @@ use crate::journal::Journal;
 use crate::key::{change_key, pack, unpack};
 use crate::limits::{CHANGE_BYTES_MAX, SET_ASIDES_MAX};
 use crate::peer::{self, Peer, SetAside};
-use crate::state::{KEY_GENERATION, KEY_LOADING, State};
+use crate::state::{KEY_GENERATION, KEY_LOADING, KEY_PUT_BACK, State};
 use crate::store::{CHANGES, INVENTORY, PEERS, SET_ASIDES, STATE, TOMBSTONES, TOMBSTONES_BY_TIME, Uuid};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub enum Record {
         /// The entry.
         uuid: EntryUuid,
     },
+    /// Whether the database was put back and lacks what the journal knows, see [`Journal::is_put_back`].
+    PutBack(bool),
     /// Which state of the database the journal has seen: opaque, see [`Journal::generation`].
     Generation(Vec<u8>),
     /// Everything of this CSN's origin up to it is known: what is not yet in the journal is in the same call. Never
@@ -123,6 +125,14 @@ impl<'txn> Writer<'txn> {
             Record::Gone { uuid, csn, at } => self.inventory()?.gone(*uuid, *csn, *at),
             Record::Is { uuid, csn } => self.inventory()?.is(*uuid, *csn),
             Record::Forget { uuid } => self.inventory()?.forget(*uuid),
+            Record::PutBack(yes) => {
+                let mut table = self.transaction.open_table(STATE)?;
+                match yes {
+                    true => table.insert(KEY_PUT_BACK, [].as_slice())?,
+                    false => table.remove(KEY_PUT_BACK)?,
+                };
+                Ok(())
+            }
             Record::Generation(bytes) => {
                 self.transaction.open_table(STATE)?.insert(KEY_GENERATION, bytes.as_slice())?;
                 Ok(())

@@ -62,7 +62,7 @@ pub(crate) fn run(shared: &Shared, transaction: &mut dyn Transaction) -> Rest {
 
 /// Whether others may have waited for what this change brings.
 fn makes_place(change: &Change) -> bool {
-    matches!(change.operation, Operation::Add(_) | Operation::Put(_) | Operation::ModifyDn { .. })
+    !matches!(change.operation, Operation::Modify(_))
 }
 
 fn apply_all(
@@ -217,7 +217,7 @@ fn set_aside(shared: &Shared, change: &Arc<Change>, failure: &Failure) {
     shared.store.write(vec![Record::SetAside(SetAside { csn, uuid, reason: failure.to_string() })]);
     let mut to_apply = lock(&shared.to_apply);
     to_apply.set_aside += 1;
-    if failure.is_missing_entry() && to_apply.waiting.len() < limits::WAITING_CHANGES_MAX {
+    if failure.may_pass() && to_apply.waiting.len() < limits::WAITING_CHANGES_MAX {
         to_apply.waiting.push_back(Arc::clone(change));
     }
     let total = to_apply.set_aside;
@@ -231,15 +231,19 @@ fn set_aside(shared: &Shared, change: &Arc<Change>, failure: &Failure) {
     );
 }
 
-/// The entry or parent that a change lacked may have come by now.
+/// What a change waited for may have come or gone by now; and one may have waited for another.
 fn retry_waiting(shared: &Shared, transaction: &mut dyn Transaction) {
-    let count = lock(&shared.to_apply).waiting.len();
+    while retry_each(shared, transaction) && !transaction.must_yield() {}
+}
+
+/// Whether one was applied.
+fn retry_each(shared: &Shared, transaction: &mut dyn Transaction) -> bool {
+    let (count, mut any) = (lock(&shared.to_apply).waiting.len(), false);
     for _ in 0..count {
         // One at a time: what is taken out is lost if anything goes wrong in between.
-        let Some(change) = lock(&shared.to_apply).waiting.pop_front() else { return };
-        let applied = transaction.begin().is_ok()
-            && transaction.apply(&change) == Outcome::Applied
-            && transaction.commit().is_ok();
+        let Some(change) = lock(&shared.to_apply).waiting.pop_front() else { break };
+        let applied = apply_one(transaction, &change);
+        any |= applied;
         if applied {
             lock(&shared.to_apply).set_aside -= 1;
             shared.store.write(vec![Record::ClearedAside(change.csn), inventory_record(&change)]);
@@ -250,8 +254,23 @@ fn retry_waiting(shared: &Shared, transaction: &mut dyn Transaction) {
             lock(&shared.to_apply).waiting.push_back(change);
         }
         if transaction.must_yield() {
-            return;
+            break;
         }
+    }
+    any
+}
+
+fn apply_one(transaction: &mut dyn Transaction, change: &Change) -> bool {
+    if transaction.begin().is_err() {
+        return false;
+    }
+    match transaction.apply(change) {
+        Outcome::Applied => transaction.commit().is_ok(),
+        Outcome::Alone(_) => {
+            transaction.abort();
+            transaction.apply(change) == Outcome::Applied
+        }
+        _ => false,
     }
 }
 

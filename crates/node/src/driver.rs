@@ -54,6 +54,8 @@ struct Running<'a> {
     answering: JoinSet<()>,
     /// The comparison with a peer that runs; dropped with the driver.
     comparing: JoinSet<Compared>,
+    /// A comparison went well, and what it brought is being applied.
+    mending: bool,
     /// When to compare with a peer although nothing seems to be missing.
     next_check: Option<Instant>,
     load: Load,
@@ -148,6 +150,7 @@ impl Driver {
             ),
             answering: JoinSet::new(),
             comparing: JoinSet::new(),
+            mending: false,
             next_check: self.first_check(),
             load: Load::new(self.found.loading),
             driver: self,
@@ -258,6 +261,7 @@ impl Running<'_> {
         if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
             driver.shared.store.set_needed(needed);
         }
+        self.mend();
         let absent = self.incoming.absent(&driver.config.group.peers);
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
@@ -353,6 +357,15 @@ impl Running<'_> {
         }
     }
 
+    /// What a comparison brought is in the database: it is not to be told any more that it was put back.
+    fn mend(&mut self) {
+        let shared = &self.driver.shared;
+        if self.mending && lock(&shared.to_apply).is_idle() {
+            self.mending = false;
+            shared.store.write(vec![Record::PutBack(false)]);
+        }
+    }
+
     /// Begins to compare this database with a peer's.
     fn compare(&mut self, server: ServerId, catch_up: bool, now: Instant) {
         let Some(peer) = self.incoming.member(server) else {
@@ -386,6 +399,7 @@ impl Running<'_> {
             return;
         };
         heal::report(&peer, catch_up, &outcome);
+        self.mending |= outcome.is_ok();
         match outcome {
             Ok(healed) if catch_up => self.incoming.inbox.handle_state(&healed.vector, now),
             Ok(_) => {}

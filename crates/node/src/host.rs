@@ -26,11 +26,11 @@ pub trait Opening {
     /// # Errors
     /// When the database cannot be read.
     fn vector(&mut self) -> Result<Vector, Failure>;
-    /// Shows every entry, with its entryCSN if it has one that replication can use.
+    /// Shows every entry.
     ///
     /// # Errors
     /// When the database cannot be read.
-    fn scan(&mut self, each: &mut dyn FnMut(EntryUuid, Option<Csn>)) -> Result<(), Failure>;
+    fn scan(&mut self, each: &mut dyn FnMut(Stored<'_>)) -> Result<(), Failure>;
     /// The entry as it is, as the change that would add it.
     ///
     /// # Errors
@@ -41,19 +41,31 @@ pub trait Opening {
     /// # Errors
     /// When the host makes none.
     fn new_csn(&mut self) -> Result<Csn, Failure>;
-    /// Sets an entry's entryCSN.
+    /// Sets the entryCSN of the entry with this DN and entryUUID, and enters both in the indexes, which slapmodify does not
+    /// do.
     ///
     /// # Errors
     /// When the database cannot be written.
-    fn touch(&mut self, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure>;
+    fn touch(&mut self, dn: &str, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure>;
     /// Which state of the database this is; `None` where that cannot be told.
     fn generation(&mut self) -> Option<Generation>;
+}
+
+/// An entry that was found in a database.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// Its DN.
+    pub dn: &'a str,
+    /// Its entryUUID.
+    pub uuid: EntryUuid,
+    /// Its entryCSN, if it has one; see [`Csn::parse_stored`].
+    pub csn: Option<Csn>,
 }
 
 /// A state of a database's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
-    /// Which file it is (the inode): another one was put in its place when this differs.
+    /// Which file it is (made from inode and birth): another one was put in its place when this differs.
     pub file: u64,
     /// The number of its last transaction.
     pub transaction: u64,
@@ -165,10 +177,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// noSuchObject: the entry or its parent is missing, and may come.
-    pub(crate) fn is_missing_entry(&self) -> bool {
+    /// The entry or its parent is missing, its name is in use, or it has children: that may change.
+    pub(crate) fn may_pass(&self) -> bool {
         const NO_SUCH_OBJECT: i32 = 32;
         const REFERRAL: i32 = 10; // what back-mdb answers for a missing entry
-        matches!(self.result, NO_SUCH_OBJECT | REFERRAL)
+        const NOT_ALLOWED_ON_NONLEAF: i32 = 66;
+        const ENTRY_ALREADY_EXISTS: i32 = 68;
+        matches!(self.result, NO_SUCH_OBJECT | REFERRAL | NOT_ALLOWED_ON_NONLEAF | ENTRY_ALREADY_EXISTS)
     }
 }

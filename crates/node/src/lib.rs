@@ -38,7 +38,7 @@ mod stored;
 
 pub use fail::{FailPoint, fail_point};
 pub use host::{
-    ContextCsnWrite, Database, DumpEnd, Failure, Generation, Opening, Outcome, Reader, Transaction,
+    ContextCsnWrite, Database, DumpEnd, Failure, Generation, Opening, Outcome, Reader, Stored, Transaction,
 };
 pub use hub::{Hub, HubError};
 pub use opening::OpeningError;

@@ -4,7 +4,8 @@
 //! what it has more is published now. After offline tools the same holds. Only a database that was put back to an
 //! earlier state is behind: what it lacks comes from the journal and from the peers, and nothing of it is published.
 
-use crate::host::{Failure, Generation, Opening};
+use crate::heal::as_put;
+use crate::host::{Failure, Generation, Opening, Stored};
 use crate::store::now;
 use std::collections::HashSet;
 use tracing::{info, warn};
@@ -53,10 +54,7 @@ pub(crate) fn compare(
         Opened::Existing { clean: Some(clean), loading: None }
             if Generation::decode(clean).is_some_and(|clean| Some(clean) == generation) =>
         {
-            // The last own change may have been a delete, which leaves no entryCSN behind.
-            if let Some(head) = journal.head().get(own) {
-                found.vector.advance(head);
-            }
+            know_head(journal, own, &mut found)?;
         }
         Opened::Existing { loading: Some(_), .. } => half_loaded(journal, database, own, &mut found)?,
         Opened::Existing { .. } => {
@@ -65,10 +63,13 @@ pub(crate) fn compare(
                 (Some(before), Some(now)) => now.is_before(before),
                 _ => false,
             };
-            if went_back {
+            let differences = differences(journal, database)?;
+            if went_back || differences.older {
                 put_back(journal, database, &mut found)?;
             } else {
-                catch_up(journal, database, own, &mut found)?;
+                let tools = matches!(opened, Opened::Existing { clean: Some(_), .. });
+                catch_up(journal, database, own, tools, differences, &mut found)?;
+                know_head(journal, own, &mut found)?;
             }
         }
         Opened::New => {
@@ -96,6 +97,17 @@ pub(crate) fn compare(
     Ok(found)
 }
 
+/// The last own change may have been a delete, which leaves no entryCSN behind. But while it is not mended that the database
+/// was put back, it lacks what the journal knows.
+fn know_head(journal: &Journal, own: ServerId, found: &mut Found) -> Result<(), OpeningError> {
+    if journal.is_put_back()? {
+        found.compare = true;
+    } else if let Some(head) = journal.head().get(own) {
+        found.vector.advance(head);
+    }
+    Ok(())
+}
+
 /// A journal that knows nothing yet: whoever lacks something of before has to compare.
 fn begin(journal: &mut Journal, database: &mut dyn Opening, vector: &Vector) -> Result<(), OpeningError> {
     let mut records: Vec<Record> = vector.iter().map(Record::Floor).collect();
@@ -111,7 +123,7 @@ fn take_inventory(
     mut records: Vec<Record>,
 ) -> Result<(), OpeningError> {
     let mut failure = Ok(());
-    database.scan(&mut |uuid, csn| {
+    database.scan(&mut |Stored { uuid, csn, .. }| {
         if let Some(csn) = csn {
             records.push(Record::Put { uuid, csn });
         }
@@ -149,8 +161,9 @@ fn put_back(
         found.vector.iter().map(|csn| csn.to_string()).max().unwrap_or_else(|| "the beginning".to_owned())
     );
     let mut here = HashSet::new();
-    let mut records = Vec::new();
-    database.scan(&mut |uuid, csn| {
+    let beyond = found.vector.iter().filter(|csn| !journal.head().covers(*csn));
+    let mut records: Vec<Record> = beyond.map(Record::Floor).chain([Record::PutBack(true)]).collect();
+    database.scan(&mut |Stored { uuid, csn, .. }| {
         here.insert(uuid);
         records.extend(csn.map(|csn| Record::Is { uuid, csn }));
     })?;
@@ -166,32 +179,62 @@ fn put_back(
     Ok(())
 }
 
+/// An entry whose state the journal does not know.
+struct Newer {
+    dn: String,
+    uuid: EntryUuid,
+    csn: Option<Csn>,
+}
+
+/// What the database and the inventory do not have alike.
+#[derive(Default)]
+struct Differences {
+    newer: Vec<Newer>,
+    /// In the inventory only.
+    gone: Vec<EntryUuid>,
+    /// An entry is in an earlier state than the journal has seen: whatever happened, this is not what came after it.
+    older: bool,
+}
+
+/// What becomes of an entry whose state the journal does not know.
+enum Verdict {
+    /// Sent under the CSN that it has.
+    Send(Csn),
+    /// Sent under a new CSN: its own says nothing to others. slapadd makes such ones.
+    SendAnew,
+    /// Others have it.
+    Note(Csn),
+    /// It is the state of somebody else, who may have a later one by now.
+    Compare(Csn),
+}
+
+/// With `tools` the last end was a clean one, so that the inventory was whole.
+fn judge(csn: Option<Csn>, own: ServerId, tools: bool, head: &Vector, vector: &Vector) -> Verdict {
+    let Some(csn) = csn.filter(|csn| csn.server_id() != ServerId::NONE) else { return Verdict::SendAnew };
+    let is_own = csn.server_id() == own;
+    if is_own && !head.covers(csn) {
+        Verdict::Send(csn)
+    } else if !is_own && vector.covers(csn) && !(tools && head.covers(csn)) {
+        Verdict::Note(csn)
+    } else if tools {
+        // An entry that was gone already, or one of a server that is none of the group.
+        Verdict::SendAnew
+    } else {
+        // What a comparison brings does not move the vector.
+        Verdict::Compare(csn)
+    }
+}
+
 /// An unclean end, or offline tools: the database has what the journal does not know of.
 fn catch_up(
     journal: &mut Journal,
     database: &mut dyn Opening,
     own: ServerId,
+    tools: bool,
+    differences: Differences,
     found: &mut Found,
 ) -> Result<(), OpeningError> {
     let head = journal.head().clone();
-    let mut here = HashSet::new();
-    let mut newer: Vec<(EntryUuid, Option<Csn>)> = Vec::new();
-    let mut failure = Ok(());
-    database.scan(&mut |uuid, csn| {
-        here.insert(uuid);
-        match journal.inventory_get(uuid) {
-            Ok(known) if known.is_some() && known == csn => {}
-            Ok(_) => newer.push((uuid, csn)),
-            Err(problem) => failure = Err(problem),
-        }
-    })?;
-    failure?;
-    let mut gone: Vec<EntryUuid> = Vec::new();
-    journal.inventory_for_each(|uuid, _| {
-        if !here.contains(&uuid) {
-            gone.push(uuid);
-        }
-    })?;
     // What others sent was applied, and its vector stored with it, before the end: the journal lacks it.
     let mut records: Vec<Record> = found
         .vector
@@ -199,41 +242,30 @@ fn catch_up(
         .filter(|csn| csn.server_id() != own && !head.covers(*csn))
         .map(Record::Floor)
         .collect();
-    let (mut published, mut foreign) = (Vec::new(), 0);
-    for (uuid, csn) in newer {
-        match csn {
-            Some(csn) if csn.server_id() != own && found.vector.covers(csn) => {
+    // Changes are sent in the order of their CSNs, and a name may have been used again: slapmodify gives an entry that it
+    // changes a new entryUUID. So the deletes get theirs first.
+    for uuid in differences.gone {
+        let csn = database.new_csn()?;
+        found.unpublished.push(Change { csn, uuid, operation: Operation::Delete { dn: String::new() } });
+    }
+    let mut foreign = 0;
+    for Newer { dn, uuid, csn } in differences.newer {
+        match judge(csn, own, tools, &head, &found.vector) {
+            Verdict::Send(csn) => found.unpublished.extend(state(database, Some(csn), uuid, &dn)?),
+            Verdict::SendAnew => found.unpublished.extend(state(database, None, uuid, &dn)?),
+            Verdict::Note(csn) => {
                 foreign += 1;
                 records.push(Record::Put { uuid, csn });
             }
-            Some(csn) if csn.server_id() == own && !head.covers(csn) => published.push((csn, uuid)),
-            // Its CSN says nothing to others: slapadd makes such ones.
-            _ => {
-                let csn = database.new_csn()?;
-                database.touch(&uuid, csn)?;
-                published.push((csn, uuid));
+            Verdict::Compare(csn) => {
+                foreign += 1;
+                found.compare = true;
+                records.push(Record::Put { uuid, csn });
             }
         }
     }
     journal.write(&records)?;
-    published.sort_unstable();
-    for (csn, uuid) in published {
-        if let Some(mut change) = database.read_entry(&uuid)? {
-            change.csn = csn;
-            change.operation = match change.operation {
-                Operation::Add(entry) => Operation::Put(entry),
-                other => other,
-            };
-            found.unpublished.push(change);
-        }
-    }
-    for uuid in gone {
-        let csn = database.new_csn()?;
-        found.unpublished.push(Change { csn, uuid, operation: Operation::Delete { dn: String::new() } });
-    }
-    if let Some(head) = head.get(own) {
-        found.vector.advance(head);
-    }
+    found.unpublished.sort_by_key(|change| change.csn);
     let (own_changes, others) = (found.unpublished.len(), foreign);
     if own_changes + others > 0 {
         info!(
@@ -242,4 +274,47 @@ fn catch_up(
         );
     }
     Ok(())
+}
+
+fn differences(journal: &Journal, database: &mut dyn Opening) -> Result<Differences, OpeningError> {
+    let mut here = HashSet::new();
+    let mut found = Differences::default();
+    let mut failure = Ok(());
+    database.scan(&mut |Stored { dn, uuid, csn }| {
+        here.insert(uuid);
+        match journal.inventory_get(uuid) {
+            Ok(known) if known.is_some() && known == csn => {}
+            Ok(known) => {
+                let placed = csn.filter(|csn| csn.server_id() != ServerId::NONE);
+                found.older |= placed.is_some_and(|csn| known > Some(csn));
+                found.newer.push(Newer { dn: dn.to_owned(), uuid, csn });
+            }
+            Err(problem) => failure = Err(problem),
+        }
+    })?;
+    failure?;
+    journal.inventory_for_each(|uuid, _| {
+        if !here.contains(&uuid) {
+            found.gone.push(uuid);
+        }
+    })?;
+    Ok(found)
+}
+
+/// The entry as it is, to be sent under this CSN, or under a new one.
+fn state(
+    database: &mut dyn Opening,
+    csn: Option<Csn>,
+    uuid: EntryUuid,
+    dn: &str,
+) -> Result<Option<Change>, OpeningError> {
+    if let Some(csn) = csn
+        && let Some(found) = database.read_entry(&uuid)?
+    {
+        return Ok(Some(Change { csn, ..as_put(found) }));
+    }
+    // Without a CSN to be sent under, or in no index.
+    let csn = database.new_csn()?;
+    database.touch(dn, &uuid, csn)?;
+    Ok(database.read_entry(&uuid)?.map(|found| Change { csn, ..as_put(found) }))
 }

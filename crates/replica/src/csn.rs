@@ -53,6 +53,19 @@ impl Csn {
         Ok(csn)
     }
 
+    /// As [`parse`](Self::parse), for what a database holds: a CSN of serverID 0 (slapadd without `-S` makes such ones)
+    /// becomes one of the same time and of [`ServerId::NONE`]. No vector tells of those.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), but not [`CsnError::ServerIdZero`].
+    pub fn parse_stored(text: &[u8]) -> Result<Csn, CsnError> {
+        let mut named = text.to_vec();
+        if let Some(sid) = named.get_mut(Csn::SID).filter(|sid| *sid == b"000") {
+            sid.copy_from_slice(b"fff");
+        }
+        Csn::parse(&named)
+    }
+
     /// The server on which the change was made.
     pub fn server_id(&self) -> ServerId {
         ServerId::from_csn_bits(self.sid_bits())
@@ -116,6 +129,15 @@ mod tests {
     #[test]
     fn a_csn_of_an_unset_server_id_is_refused() {
         assert_eq!(Csn::parse(b"20261122235959.123456Z#000001#000#000000"), Err(CsnError::ServerIdZero));
+    }
+
+    #[test]
+    fn a_stored_csn_of_no_server_keeps_its_time() {
+        let stored = Csn::parse_stored(b"20261122235959.123456Z#000001#000#000000").unwrap();
+        assert_eq!(stored.to_string(), "20261122235959.123456Z#000001#fff#000000");
+        assert_eq!(stored.server_id(), ServerId::NONE);
+        assert_eq!(Csn::parse_stored(GOOD.as_bytes()), GOOD.parse());
+        assert_eq!(Csn::parse_stored(b"000"), Err(CsnError::Length(3)));
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct ServerId(u16);
 impl ServerId {
     /// The largest serverID that fits into a CSN's three hexadecimal digits.
     pub const MAX: u16 = 0xfff;
+    /// Stands for serverID 0, which slapd takes for "none", in the CSNs of entries that were made without one. No replica
+    /// has it.
+    pub const NONE: ServerId = ServerId(ServerId::MAX);
 
     /// # Errors
     /// [`IdError::ServerId`] for 0 and beyond [`ServerId::MAX`].

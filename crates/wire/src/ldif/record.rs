@@ -35,7 +35,7 @@ pub(super) fn parse(bytes: &[u8], line: u64, first: bool) -> Result<Option<Chang
     check(line, "bytes of DN", dn.len(), limits::DN_BYTES_MAX)?;
     let dn = String::from_utf8(dn.into_owned()).map_err(|_| syntax(lines.line, "the DN is not UTF-8"))?;
     let attributes = attributes(&mut lines, line)?;
-    let csn = single(&attributes, ENTRY_CSN).and_then(|value| Csn::parse(value).ok());
+    let csn = single(&attributes, ENTRY_CSN).and_then(|value| Csn::parse_stored(value).ok());
     let uuid = single(&attributes, ENTRY_UUID).and_then(|value| EntryUuid::parse(value).ok());
     match (csn, uuid) {
         (Some(csn), Some(uuid)) => {

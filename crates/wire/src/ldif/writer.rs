@@ -133,7 +133,7 @@ fn check_identity(change: &Change, entry: &LdapAddRequest) -> Result<(), LdifErr
     if entry.dn.len() > limits::DN_BYTES_MAX {
         return Err(not_an_entry(change, "its DN is over the limit"));
     }
-    if !has(ENTRY_CSN, &|value| value == change.csn.as_str().as_bytes()) {
+    if !has(ENTRY_CSN, &|value| xmppsync_replica::Csn::parse_stored(value) == Ok(change.csn)) {
         return Err(unusable(ENTRY_CSN));
     }
     if !has(ENTRY_UUID, &|value| xmppsync_replica::EntryUuid::parse(value) == Ok(change.uuid)) {
