@@ -4,7 +4,8 @@ use crate::heal::{self, Judgement};
 use crate::host::Database;
 use crate::limits;
 use crate::reads;
-use crate::shared::{Incoming, Shared, lock};
+use crate::shared::{Shared, lock};
+use crate::states;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -171,15 +172,15 @@ impl Answers {
         let uuids = offer.states().map(|state| state.uuid).collect();
         let Some(known) = heal::knowledge(&self.shared, uuids).await else { return no_journal() };
         let none = Vector::default();
-        let work = offer
+        let taken = offer
             .states()
             .filter(|state| {
                 let known = known.get(&state.uuid).copied().unwrap_or_default();
                 known.judge(state, &none) == Judgement::Take
             })
-            .map(|state| Incoming::State(Arc::new(state.clone())))
+            .cloned()
             .collect();
-        heal::push(&self.shared, work).await;
+        states::apply(&self.shared, &*self.database, taken).await;
         written(&Payload::Entries(Entries::default()))
     }
 

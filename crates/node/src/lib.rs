@@ -29,6 +29,7 @@ mod outgoing;
 mod reads;
 mod replica;
 mod shared;
+mod states;
 mod store;
 mod stored;
 

@@ -85,3 +85,5 @@ pub const COMPARISONS_MAX: usize = 2;
 pub const COMPARISON_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a check that came to nothing.
 pub const CHECK_RETRY: Duration = Duration::from_secs(60);
+/// Bytes of states that a comparison gathers before they are put into order and applied.
+pub const STATES_BYTES_MAX: usize = 32 * 1024 * 1024;
