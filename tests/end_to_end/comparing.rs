@@ -3,9 +3,9 @@
 use crate::PATIENCE;
 use crate::catching_up::{add_many, settle_some};
 use crate::meanwhile::{assert_travels, count, end_of};
-use crate::steps::{PEOPLE, add_person, group_with, settle, wait_entry};
+use crate::steps::{PEOPLE, add_person, complaints, group_with, settle, wait_entry};
 use std::fs;
-use xmppsync_lab::{Dump, Group, GroupOptions, SUFFIX, Slapd, SlapdOptions, wait_until};
+use xmppsync_lab::{Dump, Group, GroupOptions, Ldap, SUFFIX, Slapd, SlapdOptions, wait_until};
 
 /// So many servers whose journals hold little, and nothing that the XMPP server keeps.
 fn group(servers: usize) -> Group {
@@ -155,4 +155,54 @@ fn entry(ldif: &str, dn: &str) -> String {
 /// The LDIF with another text in the place of an entry.
 fn with_entry(ldif: &str, dn: &str, text: &str) -> String {
     ldif.replace("\n ", "").replace(&entry(ldif, dn), text)
+}
+
+/// Entries come in the order of their entryUUIDs, which is none of the tree.
+#[test]
+fn subtrees_and_names_that_changed_hands_come_out_right_whatever_the_order() {
+    const MANY: usize = 1_200;
+    let mut group = group(2);
+    let mut ldap = group.servers[0].ldap().unwrap();
+    let unit = |ldap: &mut Ldap, name: &str| {
+        let dn = format!("ou={name},{SUFFIX}");
+        ldap.add(&dn, &[("objectClass", "organizationalUnit"), ("ou", name)]).unwrap();
+        dn
+    };
+    let old = unit(&mut ldap, "old");
+    let renamed = unit(&mut ldap, "renamed-later");
+    let person = |uid: &str, unit: &str| {
+        let object = "changetype: add\nobjectClass: inetOrgPerson";
+        format!("dn: uid={uid},{unit}\n{object}\nuid: {uid}\ncn: {uid}\nsn: Test\n\n")
+    };
+    let below = |unit: &str| (0..MANY).map(|number| person(&format!("p{number}"), unit)).collect::<String>();
+    group.servers[0].ldapmodify(SUFFIX, &(below(&old) + &below(&renamed) + &below(PEOPLE))).unwrap();
+    people(&group.servers[0], &["again", "left"]);
+    settle(&group);
+    group.servers[1].stop().unwrap();
+
+    // A subtree goes, another one is renamed, and many entries move below one that is younger than they are.
+    let deletes =
+        |unit: &str| (0..MANY).map(|n| format!("dn: uid=p{n},{unit}\nchangetype: delete\n\n")).collect();
+    let deletes: String = deletes(&old);
+    group.servers[0].ldapmodify(SUFFIX, &format!("{deletes}dn: {old}\nchangetype: delete\n\n")).unwrap();
+    ldap.rename(&renamed, "ou=renamed", None).unwrap();
+    let young = unit(&mut ldap, "young");
+    let moves = (0..MANY).map(|n| {
+        format!("dn: uid=p{n},{PEOPLE}\nchangetype: modrdn\nnewrdn: uid=p{n}\ndeleteoldrdn: 1\nnewsuperior: {young}\n\n")
+    });
+    group.servers[0].ldapmodify(SUFFIX, &moves.collect::<String>()).unwrap();
+    // Names that other entries have now.
+    ldap.delete(&dn("again")).unwrap();
+    add_person(&mut ldap, "again");
+    ldap.rename(&dn("left"), "uid=right", None).unwrap();
+    add_person(&mut ldap, "left");
+    add_many(&group.servers[0], "missed", 1_500, 1_000);
+    let absent = group.jid(1);
+    wait_forgotten(&group.servers[0], &absent);
+    group.servers[1].start().unwrap();
+    settle_some(&group.servers);
+    let log = group.servers[1].run_log();
+    assert_eq!(count(&log, "entries or deletes taken from it"), 1, "{}", end_of(&log));
+    assert_eq!(complaints(&group.servers[1]), "");
+    assert_travels(&group.servers[1], &group.servers[0], "and back");
 }

@@ -4,8 +4,9 @@ use crate::files;
 use crate::heal::{self, Judgement};
 use crate::limits;
 use crate::reads;
-use crate::shared::{Incoming, Shared, lock};
+use crate::shared::{Shared, lock};
 use crate::snapshot::Answer;
+use crate::states;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -255,15 +256,15 @@ impl Answers {
         let uuids = offer.states().map(|state| state.uuid).collect();
         let Some(known) = heal::knowledge(&self.shared, uuids).await else { return no_journal() };
         let none = Vector::default();
-        let work = offer
+        let taken = offer
             .states()
             .filter(|state| {
                 let known = known.get(&state.uuid).copied().unwrap_or_default();
                 known.judge(state, &none) == Judgement::Take
             })
-            .map(|state| Incoming::State(Arc::new(state.clone())))
+            .cloned()
             .collect();
-        heal::push(&self.shared, work).await;
+        states::apply(&self.shared, taken).await;
         written(&Payload::Entries(Entries::default()))
     }
 

@@ -65,6 +65,13 @@ fn makes_place(change: &Change) -> bool {
     !matches!(change.operation, Operation::Modify(_))
 }
 
+/// Whether another change may make this one possible. A late rename could undo one that was made meanwhile.
+fn waits(change: &Change, failure: &Failure) -> bool {
+    let is_state =
+        matches!(change.operation, Operation::Add(_) | Operation::Put(_) | Operation::Delete { .. });
+    failure.is_missing_entry() || (is_state && failure.is_in_the_way())
+}
+
 fn apply_all(
     shared: &Shared,
     transaction: &mut dyn Transaction,
@@ -217,7 +224,7 @@ fn set_aside(shared: &Shared, change: &Arc<Change>, failure: &Failure) {
     shared.store.write(vec![Record::SetAside(SetAside { csn, uuid, reason: failure.to_string() })]);
     let mut to_apply = lock(&shared.to_apply);
     to_apply.set_aside += 1;
-    if failure.may_pass() && to_apply.waiting.len() < limits::WAITING_CHANGES_MAX {
+    if waits(change, failure) && to_apply.waiting.len() < limits::WAITING_CHANGES_MAX {
         to_apply.waiting.push_back(Arc::clone(change));
     }
     let total = to_apply.set_aside;

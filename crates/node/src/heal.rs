@@ -7,6 +7,7 @@
 use crate::limits;
 use crate::reads;
 use crate::shared::{Incoming, Shared, lock};
+use crate::states;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tracing::{debug, info, warn};
@@ -62,26 +63,45 @@ impl Healer {
         let Differences { here, there } = differences;
         let all: Vec<EntryUuid> = here.union(&there).copied().collect();
         let mut healed = Healed { vector, ..Healed::default() };
-        let mut offers = Offers::default();
-        let mut asked = all.as_slice();
-        while !asked.is_empty() {
-            let chunk = &asked[..asked.len().min(xmppsync_wire::limits::FETCH_UUIDS_MAX)];
-            let entries = self.fetch(chunk).await?;
-            let answered = self.take(&entries, &mut offers, &mut healed).await?;
-            // An answer that says nothing of anything would be asked for for ever.
-            let next: Vec<EntryUuid> =
-                chunk.iter().filter(|uuid| !answered.contains(*uuid)).copied().collect();
-            if next.len() == chunk.len() {
-                return Err(HealError::Unexpected);
-            }
-            let consumed = chunk.iter().take_while(|uuid| answered.contains(*uuid)).count();
-            asked = if consumed > 0 { &asked[consumed..] } else { return Err(HealError::Unexpected) };
-        }
+        let (mut offers, mut taken) = (Offers::default(), Taken::default());
+        let fetched = self.fetch_all(&all, &mut offers, &mut taken, &mut healed).await;
+        // What has come is of use, whatever was to follow.
+        self.apply(&mut taken).await;
+        fetched?;
         self.offer(offers, &mut healed).await?;
         if catch_up {
             self.reach(&healed.vector).await;
         }
         Ok(healed)
+    }
+
+    async fn fetch_all(
+        &self,
+        mut asked: &[EntryUuid],
+        offers: &mut Offers,
+        taken: &mut Taken,
+        healed: &mut Healed,
+    ) -> Result<(), HealError> {
+        while !asked.is_empty() {
+            let chunk = &asked[..asked.len().min(xmppsync_wire::limits::FETCH_UUIDS_MAX)];
+            let entries = self.fetch(chunk).await?;
+            let answered = self.take(&entries, offers, taken, healed).await?;
+            let consumed = chunk.iter().take_while(|uuid| answered.contains(*uuid)).count();
+            // An answer that says nothing of anything would be asked for for ever.
+            if consumed == 0 {
+                return Err(HealError::Unexpected);
+            }
+            asked = &asked[consumed..];
+            if taken.bytes > limits::STATES_BYTES_MAX {
+                self.apply(taken).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, taken: &mut Taken) {
+        let Taken { states, .. } = std::mem::take(taken);
+        states::apply(&self.shared, states).await;
     }
 
     async fn compare(&self) -> Result<(Differences, Vector), HealError> {
@@ -125,18 +145,19 @@ impl Healer {
         &self,
         entries: &Entries,
         offers: &mut Offers,
+        taken: &mut Taken,
         healed: &mut Healed,
     ) -> Result<BTreeSet<EntryUuid>, HealError> {
         let states: Vec<Change> = entries.states().cloned().collect();
         let uuids: Vec<EntryUuid> =
             states.iter().map(|change| change.uuid).chain(entries.absent.iter().copied()).collect();
         let known = knowledge(&self.shared, uuids.clone()).await.ok_or(HealError::NoJournal)?;
-        let mut work = Vec::new();
+        let before = taken.states.len();
         let (nothing, own) = (Known::default(), lock(&self.shared.vector).clone());
         for state in states {
             let known = known.get(&state.uuid).unwrap_or(&nothing);
             match known.judge(&state, &own) {
-                Judgement::Take => work.push(Incoming::State(Arc::new(state))),
+                Judgement::Take => taken.push(state),
                 Judgement::GiveEntry => offers.entries.push(state.uuid),
                 Judgement::GiveTombstone(csn) => offers.tombstones.push(tombstone(state.uuid, csn)),
                 Judgement::Leave => {}
@@ -146,24 +167,25 @@ impl Healer {
             let Some(csn) = known.get(uuid).and_then(|known| known.entry) else { continue };
             if healed.vector.covers(csn) {
                 // It was there once in just this state.
-                work.push(Incoming::State(Arc::new(tombstone(*uuid, csn))));
+                taken.push(tombstone(*uuid, csn));
             } else {
                 offers.entries.push(*uuid);
             }
         }
-        healed.taken += work.len();
+        healed.taken += taken.states.len() - before;
         healed.left += entries.refused.len() + entries.large.len();
-        self.push(work).await;
         Ok(uuids.into_iter().chain(entries.refused.iter().chain(&entries.large).copied()).collect())
     }
 
     async fn offer(&self, offers: Offers, healed: &mut Healed) -> Result<(), HealError> {
-        let mut states = offers.tombstones;
+        let mut states = Vec::new();
         for chunk in offers.entries.chunks(xmppsync_wire::limits::FETCH_UUIDS_MAX) {
             let found = reads::entries(&self.shared, chunk.to_vec()).await;
             states.extend(found.ok_or(HealError::Stopped)?.into_iter().flatten().map(as_put));
         }
-        let mut states = states.into_iter().peekable();
+        // Parents before their children; the other side looks where the deleted ones are.
+        states.sort_by_key(|state: &Change| states::depth(state.operation.dn()));
+        let mut states = offers.tombstones.into_iter().chain(states).peekable();
         while states.peek().is_some() {
             let mut entries = Entries::default();
             let mut bytes = xmppsync_wire::limits::ENTRIES_WRAPPING_BYTES;
@@ -199,24 +221,22 @@ impl Healer {
             let behind = reached.iter().filter(|csn| !journal.head().covers(*csn));
             journal.write(&behind.map(Record::Floor).collect::<Vec<_>>())
         });
-        self.push(vec![Incoming::Reached(vector.clone())]).await;
-    }
-
-    /// Waits for room in the queue.
-    async fn push(&self, work: Vec<Incoming>) {
-        push(&self.shared, work).await;
+        states::push(&self.shared, vec![Incoming::Reached(vector.clone())]).await;
     }
 }
 
-/// Puts work into the queue to apply as soon as there is room.
-pub(crate) async fn push(shared: &Shared, work: Vec<Incoming>) {
-    if work.is_empty() {
-        return;
+/// What this side gets.
+#[derive(Default)]
+struct Taken {
+    states: Vec<Change>,
+    bytes: usize,
+}
+
+impl Taken {
+    fn push(&mut self, state: Change) {
+        self.bytes += state.size();
+        self.states.push(state);
     }
-    while !lock(&shared.to_apply).push(work.clone()) {
-        tokio::time::sleep(limits::FULL_PAUSE).await;
-    }
-    shared.wake.notify_one();
 }
 
 /// What this side has to give.

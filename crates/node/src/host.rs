@@ -177,12 +177,17 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The entry or its parent is missing, its name is in use, or it has children: that may change.
-    pub(crate) fn may_pass(&self) -> bool {
+    /// noSuchObject: the entry or its parent is missing, and may come.
+    pub(crate) fn is_missing_entry(&self) -> bool {
         const NO_SUCH_OBJECT: i32 = 32;
         const REFERRAL: i32 = 10; // what back-mdb answers for a missing entry
-        const NOT_ALLOWED_ON_NONLEAF: i32 = 66;
+        matches!(self.result, NO_SUCH_OBJECT | REFERRAL)
+    }
+
+    /// notAllowedOnNonLeaf, entryAlreadyExists: another entry is in the way, and may go.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        const NOT_ALLOWED_ON_NON_LEAF: i32 = 66;
         const ENTRY_ALREADY_EXISTS: i32 = 68;
-        matches!(self.result, NO_SUCH_OBJECT | REFERRAL | NOT_ALLOWED_ON_NONLEAF | ENTRY_ALREADY_EXISTS)
+        matches!(self.result, NOT_ALLOWED_ON_NON_LEAF | ENTRY_ALREADY_EXISTS)
     }
 }

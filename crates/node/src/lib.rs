@@ -33,6 +33,7 @@ mod reads;
 mod replica;
 mod shared;
 mod snapshot;
+mod states;
 mod store;
 mod stored;
 

@@ -111,3 +111,5 @@ pub const LOAD_RETRY: Duration = Duration::from_secs(5);
 pub const PARTS_BYTES_MAX: usize = 1024 * 1024;
 /// Files that peers offer and nobody has asked for yet.
 pub const OFFERS_MAX: usize = 16;
+/// Bytes of states that a comparison gathers before they are put into order and applied.
+pub const STATES_BYTES_MAX: usize = 32 * 1024 * 1024;

@@ -311,5 +311,5 @@ async fn finish(shared: &Shared, vector: &Vector) {
     shared
         .store
         .write(floors.chain([Record::TombstonesSince(crate::store::now()), Record::Loading(None)]).collect());
-    crate::heal::push(shared, vec![Incoming::Reached(vector.clone())]).await;
+    crate::states::push(shared, vec![Incoming::Reached(vector.clone())]).await;
 }

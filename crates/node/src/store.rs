@@ -297,7 +297,7 @@ impl Keeper {
         match journal.trim(now(), self.config.retention, &needed) {
             Ok(trimmed) => {
                 if trimmed.dropped > 0 {
-                    debug!("{} old changes were dropped from the journal", trimmed.dropped);
+                    debug!("the journal forgot {} old changes", trimmed.dropped);
                 }
                 let lacking = trimmed.forced.map(|forced| forced.lacking).unwrap_or_default();
                 self.told.retain(|told| absent.contains(told));

@@ -264,3 +264,19 @@ fn a_state_does_not_move_the_vector_and_what_was_reached_does() {
     assert_eq!(rig.reached(), Some(csn(7)));
     assert_eq!(database.context_csn, reached);
 }
+
+#[test]
+fn an_entry_whose_name_is_in_use_comes_when_the_name_is_free() {
+    let mut free = false;
+    let rig = Rig::new();
+    let mut database = fake(|number| {
+        free |= number == 2;
+        if number == 1 && !free { Outcome::Failed(failure(68)) } else { Outcome::Applied }
+    });
+    rig.push([add(1)]);
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(database.numbers(), [0; 0]);
+    rig.push([change(2)]);
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(database.numbers(), [2, 1]);
+}
