@@ -10,6 +10,7 @@ mod convergence;
 mod crash;
 mod databases;
 mod journal;
+mod large;
 mod ledger;
 mod meanwhile;
 mod memory;
