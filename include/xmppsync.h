@@ -36,6 +36,7 @@ typedef struct xs_modification {
 typedef struct xs_change {
 	int32_t operation;      /* enum xs_operation */
 	int32_t delete_old_rdn; /* XS_MODRDN */
+	int32_t is_new;         /* XS_PUT: no entry of the database has the entryUUID */
 	xs_bytes csn;
 	xs_bytes uuid;          /* textual entryUUID */
 	xs_bytes dn;            /* before the operation */

@@ -99,6 +99,28 @@ impl SlapdTransaction {
     pub(crate) unsafe fn new(op: *mut xs_op) -> SlapdTransaction {
         SlapdTransaction { op }
     }
+
+    fn make(&mut self, change: &Change, is_new: bool) -> Outcome {
+        let lent = Lent::new(change, is_new);
+        let view = lent.view();
+        let mut result = 0;
+        let mut text = [0 as c_char; TEXT_LEN];
+        // SAFETY: `op` is valid, see `new`; `view` points into `lent` and `change`, which live until the end of
+        // this function.
+        let outcome = unsafe { xs_apply(self.op, &view, &mut result, text.as_mut_ptr(), text.len()) };
+        let failure = || {
+            // SAFETY: the shim terminates what it writes; untouched, the first byte is 0.
+            let text = unsafe { CStr::from_ptr(text.as_ptr()) };
+            Failure { result, text: text.to_string_lossy().into_owned() }
+        };
+        match outcome as u32 {
+            XS_APPLIED => Outcome::Applied,
+            XS_REFUSED => Outcome::Refused(failure()),
+            XS_TEMPORARY => Outcome::Temporary(failure()),
+            XS_ALONE => Outcome::Alone(failure()),
+            _ => Outcome::Failed(failure()),
+        }
+    }
 }
 
 impl Drop for SlapdTransaction {
@@ -119,25 +141,11 @@ impl Transaction for SlapdTransaction {
     }
 
     fn apply(&mut self, change: &Change) -> Outcome {
-        let lent = Lent::new(change);
-        let view = lent.view();
-        let mut result = 0;
-        let mut text = [0 as c_char; TEXT_LEN];
-        // SAFETY: `op` is valid, see `new`; `view` points into `lent` and `change`, which live until the end of
-        // this function.
-        let outcome = unsafe { xs_apply(self.op, &view, &mut result, text.as_mut_ptr(), text.len()) };
-        let failure = || {
-            // SAFETY: the shim terminates what it writes; untouched, the first byte is 0.
-            let text = unsafe { CStr::from_ptr(text.as_ptr()) };
-            Failure { result, text: text.to_string_lossy().into_owned() }
-        };
-        match outcome as u32 {
-            XS_APPLIED => Outcome::Applied,
-            XS_REFUSED => Outcome::Refused(failure()),
-            XS_TEMPORARY => Outcome::Temporary(failure()),
-            XS_ALONE => Outcome::Alone(failure()),
-            _ => Outcome::Failed(failure()),
-        }
+        self.make(change, false)
+    }
+
+    fn add_new(&mut self, entry: &Change) -> Outcome {
+        self.make(entry, true)
     }
 
     fn write_context_csn(&mut self, vector: &Vector) -> ContextCsnWrite {

@@ -150,6 +150,7 @@ pub(crate) struct Lent<'a> {
     _values: Vec<xs_bytes>,
     mods: Vec<xs_modification>,
     operation: u32,
+    is_new: bool,
     delete_old_rdn: bool,
     _change: PhantomData<&'a Change>,
 }
@@ -171,7 +172,8 @@ impl Terminated {
 }
 
 impl<'a> Lent<'a> {
-    pub(crate) fn new(change: &'a Change) -> Lent<'a> {
+    /// `is_new`: no entry of the database has the entryUUID.
+    pub(crate) fn new(change: &'a Change, is_new: bool) -> Lent<'a> {
         let (operation, mods): (u32, Vec<(u32, &LdapPartialAttribute)>) = match &change.operation {
             Operation::Put(request) => {
                 (XS_PUT, request.attributes.iter().map(|attribute| (XS_MOD_ADD, attribute)).collect())
@@ -217,6 +219,7 @@ impl<'a> Lent<'a> {
             _values: values,
             mods,
             operation,
+            is_new,
             delete_old_rdn: rename.is_some_and(|request| request.deleteoldrdn),
             _change: PhantomData,
         }
@@ -227,6 +230,7 @@ impl<'a> Lent<'a> {
         xs_change {
             operation: self.operation as i32,
             delete_old_rdn: i32::from(self.delete_old_rdn),
+            is_new: i32::from(self.is_new),
             csn: self.csn.lend(),
             uuid: self.uuid.lend(),
             dn: self.dn.lend(),

@@ -267,6 +267,9 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 		ch_free(op->o_req_dn.bv_val);
 	}
 	if (e == op->ora_e) {
+		if (outcome == XS_APPLIED) {
+			xs_suffix_note(x->db, &e->e_nname, &change->uuid, x->txn != NULL);
+		}
 		release_added(x, e);
 	}
 	return outcome;
@@ -551,7 +554,7 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 	verdict v = { result, text, text_len };
 	Operation *op = x->op;
 	target t = { BER_BVNULL, BER_BVNULL, BER_BVNULL };
-	int there = find(x, change, &t);
+	int there = !change->is_new && find(x, change, &t);
 	int outcome;
 
 	count_move(x->db, change);
@@ -573,10 +576,8 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 		outcome = apply_modrdn(x, change, &t, v);
 	}
 	count_move(x->db, change);
-	if (outcome == XS_APPLIED && (change->operation == XS_DELETE ? there
-			: (change->operation == XS_ADD || change->operation == XS_PUT) && !there))
-	{
-		xs_suffix_note(x->db, op, change->operation == XS_DELETE ? NULL : &change->uuid, x->txn != NULL);
+	if (outcome == XS_APPLIED && change->operation == XS_DELETE && there) {
+		xs_suffix_note(x->db, &t.ndn, NULL, x->txn != NULL);
 	}
 	/* One CSN left pending would hold back all of its server. */
 	slap_graduate_commit_csn(op);

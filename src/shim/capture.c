@@ -115,7 +115,7 @@ static void capture_add(xs_capture *c, Operation *op)
 	change.dn = XS_OUT(e->e_name);
 	change.mods_len = xs_view_attributes(c->db, e->e_attrs, mods);
 	hand_over(c->db, op, &change);
-	xs_suffix_note(c->db, op, &change.uuid, op->o_txnSpec);
+	xs_suffix_note(c->db, &e->e_nname, &change.uuid, op->o_txnSpec);
 	op->o_tmpfree(mods, op->o_tmpmemctx);
 }
 
@@ -210,7 +210,7 @@ static int on_response(Operation *op, SlapReply *rs)
 			check_uuid(c, op);
 			capture_other(c, op);
 			if (op->o_tag == LDAP_REQ_DELETE) {
-				xs_suffix_note(c->db, op, NULL, op->o_txnSpec);
+				xs_suffix_note(c->db, &op->o_req_ndn, NULL, op->o_txnSpec);
 			}
 		}
 	}

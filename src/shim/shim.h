@@ -67,8 +67,8 @@ size_t xs_view_attributes(xs_db *db, Attribute *list, xs_modification *out);
 /* suffix.c */
 /* A copy of the suffix entry's entryUUID in `out`, or NULL in it. */
 void xs_suffix_uuid(Operation *op, char *text, size_t text_len, xs_bytes *out);
-/* The operation has added (`uuid`) or deleted (NULL) an entry; `txn`: nothing is committed yet. */
-void xs_suffix_note(xs_db *db, Operation *op, const xs_bytes *uuid, int txn);
+/* The entry with this normalised DN was added (`uuid`) or deleted (NULL); `txn`: nothing is committed yet. */
+void xs_suffix_note(xs_db *db, const struct berval *ndn, const xs_bytes *uuid, int txn);
 /* The transaction has ended, either way. */
 void xs_suffix_settle(xs_db *db, Operation *op);
 

@@ -19,9 +19,9 @@ void xs_suffix_uuid(Operation *op, char *text, size_t text_len, xs_bytes *out)
 	be_entry_release_r(op, e);
 }
 
-void xs_suffix_note(xs_db *db, Operation *op, const xs_bytes *uuid, int txn)
+void xs_suffix_note(xs_db *db, const struct berval *ndn, const xs_bytes *uuid, int txn)
 {
-	if (!dn_match(&op->o_req_ndn, &db->be->be_nsuffix[0])) {
+	if (!dn_match(ndn, &db->be->be_nsuffix[0])) {
 		return;
 	}
 	if (txn) {

@@ -3,14 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod beside_syncrepl;
+mod catching_up;
+mod comparing;
 mod configuration;
 mod convergence;
 mod crash;
 mod databases;
+mod journal;
 mod ledger;
 mod meanwhile;
 mod memory;
 mod modify;
+mod offline_messages;
 mod offline_tools;
 mod onlooker;
 mod order;

@@ -242,6 +242,14 @@ fn holes(group: &Group) -> usize {
 
 /// Writes until nobody has to ask for anything any more: the nodes are made and subscribed to.
 fn wait_for_the_nodes(group: &Group) {
+    // Before that the room carries what is meant for the nodes.
+    for server in &group.servers {
+        server.wait_log("the own node is set up", PATIENCE).unwrap();
+        let others = group.servers.iter().filter(|other| other.name() != server.name());
+        for id in others.filter_map(|other| other.config().server_id) {
+            server.wait_log(&format!("subscribed node=ldapsync/{id}/"), PATIENCE).unwrap();
+        }
+    }
     let mut round = 0;
     wait_until("changes come without being asked for", PATIENCE, || {
         round += 1;

@@ -152,7 +152,7 @@ fn an_attribute_first_used_in_an_aborted_transaction_can_be_used_later() {
 }
 
 /// What makes a commit fail: the disk. The file tells whether it does.
-fn failing_disk(lab: &LabDir) -> (PathBuf, Vec<(String, String)>) {
+pub(crate) fn failing_disk(lab: &LabDir) -> (PathBuf, Vec<(String, String)>) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/failing_disk.c");
     let library = lab.path().join("failing_disk.so");
     let compiled =

@@ -264,6 +264,30 @@ fn without_a_pubsub_service_the_room_carries_what_was_meant_for_the_nodes() {
 }
 
 #[test]
+fn a_pubsub_service_that_goes_and_comes_stops_nothing() {
+    let group = Group::with(GroupOptions { live: Live::Pubsub, ..options(2) }).unwrap();
+    load(&group.servers[0]);
+    group.assert_equal(PATIENCE).unwrap();
+    let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
+    writers.iter().for_each(|writer| writer.wait_for_more(50));
+    let nodes = Module::remove(&group.ejabberd, "  mod_pubsub:", None);
+    for server in &group.servers {
+        let line = server.wait_log("offers no pubsub service", PATIENCE).unwrap();
+        assert!(line.contains("replication by the room goes on"), "{line}");
+    }
+    assert_travels(&group.servers[0], &group.servers[1], "without the service");
+    nodes.put_back(&group.ejabberd);
+    writers.iter().for_each(|writer| writer.wait_for_more(50));
+    writers.into_iter().for_each(Writer::stop);
+    group.assert_equal(PATIENCE).unwrap();
+    for server in &group.servers {
+        let log = server.run_log();
+        assert_eq!(count(&log, "offers no pubsub service"), 1, "{}", end_of(&log));
+        assert_eq!(count(&log, "set aside"), 0, "{}", end_of(&log));
+    }
+}
+
+#[test]
 fn a_cut_line_is_one_line_in_the_log() {
     let group = Group::with(options(2)).unwrap();
     load(&group.servers[0]);

@@ -1,17 +1,18 @@
 //! The journal as its owner sees it: opened, read, closed.
 
+use crate::codec;
 use crate::error::{Fault, JournalError};
-use crate::key::unpack;
+use crate::key::{change_key, unpack};
 use crate::limits::SET_ASIDES_MAX;
 use crate::open;
 use crate::peer::{self, Peer, SetAside};
 use crate::state::{KEY_CLEAN, KEY_GENERATION, KEY_PUT_BACK, State};
-use crate::store::{self, INVENTORY, PEERS, SET_ASIDES, STATE, TOMBSTONES};
+use crate::store::{self, CHANGES, INVENTORY, PEERS, SET_ASIDES, STATE, TOMBSTONES};
 use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 use std::cell::OnceCell;
 use std::io;
 use std::path::{Path, PathBuf};
-use xmppsync_replica::{Csn, EntryUuid, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Vector};
 
 /// The journal of one replica, in a directory of its own.
 ///
@@ -94,6 +95,17 @@ impl Journal {
     /// [`Record::TombstonesSince`](crate::Record::TombstonesSince) set it.
     pub fn tombstones_since(&self) -> Option<u64> {
         self.state.horizon
+    }
+
+    /// One change, if it is here.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn change(&self, csn: Csn) -> Result<Option<Change>, JournalError> {
+        self.read(|transaction| {
+            let stored = transaction.open_table(CHANGES)?.get(&change_key(csn))?;
+            Ok(stored.map(|bytes| codec::decode(csn, bytes.value())).transpose()?.map(|stored| stored.change))
+        })
     }
 
     /// What [`Record::Generation`](crate::Record::Generation) was given last.

@@ -184,8 +184,7 @@ impl Core {
                 let _: Result<(), _> = answer.send(result);
             }
             Asked::Publish(id) => {
-                let result = result.map(|_| ()).map_err(|failure| failure.to_string());
-                self.with(group, now, |_, _, cx| cx.outlet.send(Event::Published { id, result }));
+                self.with(group, now, |_, nodes, cx| nodes.handle_published(id, result, cx));
             }
             Asked::Transfer(answer) => {
                 // The transfer may have ended.

@@ -26,6 +26,14 @@ use crate::out::{Asked, Cx, IqFailure, IqResult, NodeIq};
 use crate::problem::{Kind, Problem};
 use crate::setup::features;
 
+/// What is answered for a node or a service that is not there.
+const GONE: [DefinedCondition; 4] = [
+    DefinedCondition::ItemNotFound,
+    DefinedCondition::RemoteServerNotFound,
+    DefinedCondition::RemoteServerTimeout,
+    DefinedCondition::ServiceUnavailable,
+];
+
 /// See the module's documentation.
 pub(crate) struct Nodes {
     service: BareJid,
@@ -203,6 +211,18 @@ impl Nodes {
         });
     }
 
+    /// The answer to a publish. Where node or service are gone they are set up anew, so that the owner of the group
+    /// sees meanwhile that nobody is reached this way.
+    pub(crate) fn handle_published(&mut self, id: String, result: IqResult, cx: &mut Cx<'_>) {
+        let gone = |failure| GONE.iter().any(|condition| is(failure, condition));
+        if self.ready && result.as_ref().is_err_and(gone) {
+            self.set_ready(false, cx);
+            self.retry = Some(cx.now + self.backoff.next(cx.jitter()));
+        }
+        let result = result.map(|_| ()).map_err(|failure| failure.to_string());
+        cx.outlet.send(Event::Published { id, result });
+    }
+
     /// An answer to an IQ of the nodes.
     pub(crate) fn handle_iq(&mut self, what: NodeIq, result: IqResult, cx: &mut Cx<'_>) {
         if !self.up {
@@ -237,6 +257,7 @@ impl Nodes {
 
     fn set_up(&mut self, cx: &mut Cx<'_>) {
         self.set_ready(true, cx);
+        tracing::debug!(node = self.own, "the own node is set up");
         cx.outlet.solved(&Kind::Node);
         self.ask_subscribers(cx);
     }
@@ -276,6 +297,7 @@ impl Nodes {
         let failure = match result {
             Ok(_) => {
                 sub.backoff.reset();
+                tracing::debug!(%node, "subscribed");
                 cx.outlet.solved(&Kind::Subscription(node.to_owned()));
                 return;
             }

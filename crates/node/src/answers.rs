@@ -1,20 +1,26 @@
 //! Answers to what peers ask: changes from the journal, entries from the database, frames of a comparison.
 
+use crate::files;
 use crate::heal::{self, Judgement};
-use crate::host::Database;
 use crate::limits;
 use crate::reads;
 use crate::shared::{Incoming, Shared, lock};
+use crate::snapshot::Answer;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::Semaphore;
-use tracing::debug;
+use tracing::{debug, info, warn};
+use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::stanza_error::DefinedCondition;
-use xmppsync_link::{Reply, ReplyLost};
+use xmppsync_link::{FileOffer, Group, Reply, ReplyLost};
 use xmppsync_replica::{Batch, Csn, EntrySet, Operation, Vector};
 use xmppsync_wire::limits as wire;
-use xmppsync_wire::{Entries, Fetch, Page, Payload, Pull, Reconcile, Session, encoded_size_estimate};
+use xmppsync_wire::{
+    Entries, Fetch, FileRequest, Large, LoadRequest, Page, Payload, Pull, Reconcile, Session,
+    encoded_size_estimate,
+};
 
 /// What cannot be answered, and why.
 type Refusal = (DefinedCondition, String);
@@ -23,7 +29,9 @@ type Refusal = (DefinedCondition, String);
 #[derive(Clone)]
 pub(crate) struct Answers {
     shared: Arc<Shared>,
-    database: Arc<dyn Database>,
+    group: Arc<Group>,
+    /// Where the journal is, and snapshots are put.
+    dir: PathBuf,
     places: Arc<Semaphore>,
     comparisons: Arc<Mutex<Vec<Open>>>,
     /// The parts of the large change that was asked for last.
@@ -38,15 +46,25 @@ struct Open {
 }
 
 impl Answers {
-    pub(crate) fn new(shared: Arc<Shared>, database: Arc<dyn Database>) -> Answers {
+    pub(crate) fn new(shared: Arc<Shared>, group: Arc<Group>, dir: PathBuf) -> Answers {
         let places = Arc::new(Semaphore::new(limits::ANSWERS_MAX));
-        Answers { shared, database, places, comparisons: Arc::default(), parts: Arc::default() }
+        Answers { shared, group, dir, places, comparisons: Arc::default(), parts: Arc::default() }
     }
 
     /// The future that answers a request.
-    pub(crate) fn answer(&self, request: Payload, reply: Reply) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn answer(
+        &self,
+        from: FullJid,
+        request: Payload,
+        reply: Reply,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let this = self.clone();
         async move {
+            let request = match request {
+                Payload::LoadRequest(request) => return this.load(from, &request, reply).await,
+                Payload::FileRequest(request) => return this.file(from, request, reply).await,
+                other => other,
+            };
             let place = Arc::clone(&this.places).try_acquire_owned();
             let answer = match (place, request) {
                 (Err(_), _) => busy("too many ask at the same time"),
@@ -74,11 +92,77 @@ impl Answers {
         let found = self.shared.store.ask(move |journal| journal.changes(&vector, bytes_max)).await;
         let Ok(found) = found else { return no_journal() };
         let batches: Vec<Batch> = found.runs.into_iter().map(|run| run.batch).collect();
+        if let Some(large) = batches.first().and_then(large) {
+            return written(&Payload::Large(large));
+        }
         if let Some(first) = batches.first().filter(|first| !fits_page(&first.changes[..1])) {
             return self.first_part(first, pull.part.map_or(0, |(_, number)| number));
         }
         let (batches, all) = up_to_a_page(batches);
         written(&Payload::Page(Page { batches, beyond: found.beyond, more: found.more || !all }))
+    }
+
+    /// Announces a snapshot and sends it.
+    async fn load(&self, to: FullJid, request: &LoadRequest, reply: Reply) {
+        let resume = request.resume.as_ref().map(|(id, _)| id.as_str());
+        let found = match self.shared.loading.progress() {
+            Some(_) => Answer::Empty,
+            None => self.shared.snapshots.answer(&self.shared, &self.dir, resume),
+        };
+        let (snapshot, file) = match found {
+            Answer::Ready(snapshot, file) => (snapshot, file),
+            Answer::Wait => {
+                told(reply.error(DefinedCondition::ResourceConstraint, "the snapshot is being made"));
+                return;
+            }
+            Answer::Empty => {
+                told(reply.error(DefinedCondition::ItemNotFound, "this server has no whole database"));
+                return;
+            }
+        };
+        let offer = FileOffer {
+            id: snapshot.id.clone(),
+            name: format!("{}.ldif.zst", snapshot.id),
+            size: snapshot.bytes,
+            sha256: snapshot.sha256,
+        };
+        self.send(to, &Payload::Snapshot(snapshot), offer, file, reply).await;
+    }
+
+    /// Announces a single change, or an entry, and sends it.
+    async fn file(&self, to: FullJid, request: FileRequest, reply: Reply) {
+        match files::prepare(&self.shared, &self.dir, request).await {
+            Some((announcement, offer, file)) => {
+                self.send(to, &Payload::File(announcement), offer, file, reply).await;
+            }
+            None => told(reply.error(DefinedCondition::ItemNotFound, "it is not here (any more)")),
+        }
+    }
+
+    async fn send(
+        &self,
+        to: FullJid,
+        announcement: &Payload,
+        offer: FileOffer,
+        file: std::fs::File,
+        reply: Reply,
+    ) {
+        match written(announcement) {
+            Ok(element) => told(reply.ok(element)),
+            Err((condition, text)) => {
+                told(reply.error(condition, &text));
+                return;
+            }
+        }
+        let name = offer.name.clone();
+        let sent = match self.group.offer_file(to.clone(), offer, file) {
+            Ok(outgoing) => outgoing.done().await.map_err(|problem| problem.to_string()),
+            Err(problem) => Err(problem.to_string()),
+        };
+        match sent {
+            Ok(sent) => info!("the file {name} went to {to}: {} bytes by {}", sent.bytes, sent.transport),
+            Err(problem) => warn!("the file {name} did not reach {to}: {problem}"),
+        }
     }
 
     async fn compare(&self, question: Reconcile) -> Result<Element, Refusal> {
@@ -87,6 +171,7 @@ impl Answers {
         let set = match vector {
             // The vector first: what it covers is in the set.
             Some(_) => {
+                debug!("a server compares its entries with this one");
                 own = Some(lock(&self.shared.vector).clone());
                 self.open(session).await?
             }
@@ -126,7 +211,7 @@ impl Answers {
         let Some(known) = heal::knowledge(&self.shared, fetch.uuids.clone()).await else {
             return no_journal();
         };
-        let found = reads::entries(&self.shared, &*self.database, fetch.uuids.clone()).await;
+        let found = reads::entries(&self.shared, fetch.uuids.clone()).await;
         let Some(found) = found else { return busy("this server is being stopped") };
         let bytes_max = (fetch.bytes_max as usize).min(limits::PAGE_PAYLOAD_BYTES_MAX);
         let mut entries = Entries::default();
@@ -196,6 +281,20 @@ impl Answers {
         *lock(&self.parts) = Some((alone.changes[0].csn, parts));
         part.ok_or_else(|| (DefinedCondition::BadRequest, format!("there is no part {number}")))
     }
+}
+
+/// The reference to a batch's first change, if that is too large even for parts.
+pub(crate) fn large(batch: &Batch) -> Option<Large> {
+    let change = batch.changes.first()?;
+    let bytes = encoded_size_estimate(change);
+    (bytes > limits::PARTS_BYTES_MAX).then_some(Large {
+        origin: batch.origin,
+        boot: batch.boot,
+        seq: batch.first,
+        prev: batch.prev,
+        csn: change.csn,
+        bytes: bytes as u64,
+    })
 }
 
 fn written(payload: &Payload) -> Result<Element, Refusal> {

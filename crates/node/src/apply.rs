@@ -78,6 +78,12 @@ fn apply_all(
                 work.drain(..count);
                 end = work.len();
             }
+            Attempt::FailedAt(index, _) if matches!(work[index], Incoming::New(_)) => {
+                // Known after all, or its parent is not: looked for like any other.
+                if let Incoming::New(entry) = &work[index] {
+                    work[index] = Incoming::State(Arc::clone(entry));
+                }
+            }
             Attempt::FailedAt(0, failure) => {
                 // Nothing comes before it, so it is this one alone; it counts as seen, or the vector would
                 // never move again.
@@ -133,7 +139,11 @@ fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]
     for (index, incoming) in work.iter().enumerate() {
         incoming.advance(&mut vector);
         let Some(change) = incoming.change() else { continue };
-        match transaction.apply(change) {
+        let outcome = match incoming {
+            Incoming::New(entry) => transaction.add_new(entry),
+            _ => transaction.apply(change),
+        };
+        match outcome {
             Outcome::Applied => forget_waiting(shared, change),
             Outcome::Refused(failure) => refused.push((index, failure)),
             Outcome::Failed(failure) => {
@@ -293,3 +303,6 @@ fn pause(shared: &Shared, transaction: &mut dyn Transaction, held: Held) -> Rest
     to_apply.pause = Some((limits::TEMPORARY_PAUSE * failures).min(limits::TEMPORARY_PAUSE_MAX));
     Rest::Pause
 }
+
+#[cfg(test)]
+mod tests;

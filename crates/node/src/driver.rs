@@ -4,8 +4,9 @@ use crate::answers::Answers;
 use crate::heal::{self, HealError, Healed, Healer};
 use crate::host::Database;
 use crate::hub::Hub;
-use crate::incoming::Incoming;
+use crate::incoming::{Incoming, Want};
 use crate::limits;
+use crate::load::{LoadError, Loaded, Loader};
 use crate::opening::Found;
 use crate::outgoing::Outgoing;
 use crate::replica::ReplicaConfig;
@@ -19,8 +20,8 @@ use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_journal::Record;
-use xmppsync_link::{Event, Group, Reply};
-use xmppsync_replica::ServerId;
+use xmppsync_link::{Event, FileOffer, Group, IncomingFile, Problem, Reply};
+use xmppsync_replica::{ServerId, Vector};
 use xmppsync_wire::{NoticeKind, Payload, Session};
 
 /// What the host tells the driver.
@@ -57,6 +58,26 @@ struct Running<'a> {
     mending: bool,
     /// When to compare with a peer although nothing seems to be missing.
     next_check: Option<Instant>,
+    load: Load,
+}
+
+/// The initial load, while there is anything to do about it.
+struct Load {
+    /// The database is not whole, from an earlier run or load.
+    unfinished: bool,
+    /// The peer that has what is missing, and when to begin.
+    wanted: Option<(ServerId, Instant)>,
+    running: JoinSet<Result<Loaded, LoadError>>,
+    /// The source of the load that runs, and the way of the files that it offers.
+    source: Option<(FullJid, mpsc::Sender<(FileOffer, IncomingFile)>)>,
+    /// An earlier one was not finished: what it brought may be gone at the source.
+    again: bool,
+}
+
+impl Load {
+    fn new(unfinished: bool) -> Load {
+        Load { unfinished, wanted: None, running: JoinSet::new(), source: None, again: unfinished }
+    }
 }
 
 /// How a comparison ended.
@@ -113,18 +134,24 @@ impl Driver {
                 return None;
             }
         };
+        let group = Arc::new(group);
         info!("replicating as {}, joining {}", self.config.session.jid, self.config.group.room);
         let (pulled, pages) = mpsc::channel(limits::PULLS_MAX);
         let mut commands = std::mem::replace(&mut self.commands, mpsc::unbounded_channel().1);
         let mut running = Running {
             incoming: Incoming::new(&self.config, self.found.vector.clone(), pulled),
-            answers: Answers::new(Arc::clone(&self.shared), Arc::clone(&self.database)),
+            answers: Answers::new(
+                Arc::clone(&self.shared),
+                Arc::clone(&group),
+                self.config.keep.journal.clone(),
+            ),
             answering: JoinSet::new(),
             comparing: JoinSet::new(),
             mending: false,
             next_check: self.first_check(),
+            load: Load::new(self.found.loading),
             driver: self,
-            group: Arc::new(group),
+            group,
             outgoing,
         };
         let remembered = running.driver.remembered().await;
@@ -149,9 +176,10 @@ impl Driver {
     }
 
     /// Whom the journal remembers.
-    async fn remembered(&self) -> Vec<(BareJid, ServerId)> {
+    async fn remembered(&self) -> Vec<(BareJid, ServerId, Vector)> {
         let peers = self.shared.store.ask(|journal| journal.peers()).await.unwrap_or_default();
-        let known = |peer: xmppsync_journal::Peer| Some((BareJid::new(&peer.jid).ok()?, peer.server));
+        let known =
+            |peer: xmppsync_journal::Peer| Some((BareJid::new(&peer.jid).ok()?, peer.server, peer.vector));
         peers.into_iter().filter_map(known).collect()
     }
 }
@@ -201,6 +229,7 @@ impl Running<'_> {
                     self.incoming.handle_pulled(&self.group, pulled, &driver.shared, Instant::now());
                 }
                 Some(compared) = self.comparing.join_next() => self.handle_compared(compared),
+                Some(loaded) = self.load.running.join_next() => self.handle_loaded(loaded),
                 () = driver.shared.wake.notified() => {}
                 () = sleep_until(timeout) => {}
             }
@@ -218,15 +247,26 @@ impl Running<'_> {
         }
         let send = self.outgoing.send(&self.group, &driver.config, now);
         let mut behind = Vec::new();
+        self.incoming.empty = self.is_empty();
         let pull = self.incoming.act(&self.group, &driver.shared, &driver.config, now, &mut behind);
-        behind.into_iter().for_each(|peer| self.compare(peer, true, now));
+        for want in behind {
+            match want {
+                Want::Compare(peer) => self.compare(peer, true, now),
+                Want::Load(peer) => self.load.wanted = Some((peer, now)),
+            }
+        }
+        let load = self.begin_load(now);
+        driver.shared.snapshots.expire();
         let check = self.check(now);
         self.mend();
+        if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
+            driver.shared.store.set_needed(needed);
+        }
         let absent = self.incoming.absent(&driver.config.group.peers);
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
         let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);
-        [collect, send, pull, check, stored, apply, card].into_iter().flatten().min()
+        [collect, send, pull, load, check, stored, apply, card].into_iter().flatten().min()
     }
 
     /// Compares now and then although nothing seems to be missing. Returns when to look again.
@@ -239,6 +279,82 @@ impl Running<'_> {
         self.next_check = self.driver.config.keep.check_interval.map(|interval| now + interval);
         self.compare(peer, false, now);
         self.next_check
+    }
+
+    /// Whether this copy has nothing yet, or only a part.
+    fn is_empty(&self) -> bool {
+        let shared = &self.driver.shared;
+        let nothing = || lock(&shared.dataset).is_none() && lock(&shared.vector).iter().next().is_none();
+        self.load.unfinished || nothing()
+    }
+
+    /// Begins the load that is wanted. Returns when to look again.
+    fn begin_load(&mut self, now: Instant) -> Option<Instant> {
+        let (peer, due) = self.load.wanted.filter(|_| self.load.running.is_empty())?;
+        if now < due {
+            return Some(due);
+        }
+        let source = match &self.driver.config.keep.load_from {
+            Some(jid) => self.incoming.member_of(jid),
+            None => self.incoming.member(peer),
+        };
+        let Some(source) = source else {
+            if self.driver.config.keep.load_from.is_some() {
+                self.load.wanted = Some((peer, now + limits::LOAD_RETRY));
+                return Some(now + limits::LOAD_RETRY);
+            }
+            // It went away; somebody else may have what is missing.
+            self.load.wanted = None;
+            self.incoming.inbox.handle_reset(lock(&self.driver.shared.vector).clone(), now);
+            return Some(now);
+        };
+        self.load.wanted = None;
+        let shared = &self.driver.shared;
+        shared.loading.begin(!self.load.again && lock(&shared.dataset).is_none());
+        shared.store.write(vec![Record::Loading(Some(Vec::new()))]);
+        if !self.driver.config.keep.serve_while_loading {
+            self.driver.database.set_loading(true);
+        }
+        self.load.unfinished = true;
+        let body = format!("server {} is loaded from {}", self.driver.config.server_id, source.to_bare());
+        self.outgoing.say(&self.group, &self.driver.config, NoticeKind::Gap, body);
+        let (files, offered) = mpsc::channel(1);
+        let loader = Loader {
+            group: Arc::clone(&self.group),
+            shared: Arc::clone(shared),
+            source: source.clone(),
+            files: offered,
+        };
+        self.load.source = Some((source, files));
+        self.load.running.spawn(loader.run());
+        None
+    }
+
+    fn handle_loaded(&mut self, loaded: Result<Result<Loaded, LoadError>, tokio::task::JoinError>) {
+        let now = Instant::now();
+        let shared = &self.driver.shared;
+        let source = self.load.source.take().map(|(jid, _)| jid.to_string()).unwrap_or_default();
+        shared.loading.end();
+        let loaded = loaded.unwrap_or(Err(LoadError::Stopped));
+        match loaded {
+            Ok(Loaded { vector, entries, bytes, took }) => {
+                let rate = entries as f64 / took.as_secs_f64().max(0.001);
+                info!(
+                    "{entries} entries loaded from {source} in {took:.1?} ({bytes} bytes, {rate:.0} entries/s)"
+                );
+                self.load.unfinished = false;
+                self.driver.database.set_loading(false);
+                self.incoming.inbox.handle_state(&vector, now);
+                if std::mem::replace(&mut self.load.again, false) {
+                    self.next_check = Some(now);
+                }
+            }
+            Err(problem) => {
+                warn!("the load from {source} came to nothing: {problem}; it begins anew");
+                self.load.again = true;
+                self.incoming.inbox.handle_reset(lock(&shared.vector).clone(), now + limits::LOAD_RETRY);
+            }
+        }
     }
 
     /// What a comparison brought is in the database: it is not to be told any more that it was put back.
@@ -260,13 +376,15 @@ impl Running<'_> {
             warn!(
                 "nobody's journal reaches back to where this server was; its entries are compared with those of server {server}"
             );
+            let own = self.driver.config.server_id;
+            let body = format!("server {own} compares its entries with those of server {server}");
+            self.outgoing.say(&self.group, &self.driver.config, NoticeKind::Problem, body);
         } else {
             debug!("comparing with server {server}");
         }
         let healer = Healer {
             group: Arc::clone(&self.group),
             shared: Arc::clone(&self.driver.shared),
-            database: Arc::clone(&self.driver.database),
             peer: peer.clone(),
             session: Session::new(rand::random()),
         };
@@ -280,7 +398,7 @@ impl Running<'_> {
             self.incoming.inbox.handle_reconcile_failure(now);
             return;
         };
-        heal::report(&peer, &outcome);
+        heal::report(&peer, catch_up, &outcome);
         self.mending |= outcome.is_ok();
         match outcome {
             Ok(healed) if catch_up => self.incoming.inbox.handle_state(&healed.vector, now),
@@ -304,7 +422,7 @@ impl Running<'_> {
                 // Why, an administrator reads in the `Problem` beside it.
                 debug!("not in room {}: {reason}", config.group.room);
                 self.outgoing.handle_offline();
-                self.incoming.handle_offline();
+                self.incoming.handle_offline(now);
             }
             Event::Card { jid, payload, .. } => {
                 let node = self.incoming.handle_card(jid, &payload, &self.driver.shared, config, now);
@@ -316,25 +434,34 @@ impl Running<'_> {
                 }
             }
             Event::Stored { from, payload, .. } => self.incoming.handle_stored(&from, &payload, now),
+            Event::FileOffered { from, offer, incoming } => match &self.load.source {
+                Some((source, files)) if *source == from => drop(files.try_send((offer, incoming))),
+                _ => self.driver.shared.offers.offered(from, offer, incoming),
+            },
             Event::NotStored { to, reason, .. } => self.outgoing.stored.handle_not_stored(&to, &reason),
-            Event::Gone { jid, .. } => self.incoming.handle_gone(&jid),
+            Event::Gone { jid, .. } => self.incoming.handle_gone(&jid, now),
             Event::Live { from, payload, .. } => self.incoming.handle_live(&from, &payload, now),
             Event::Echo { id } => self.outgoing.handle_echo(&id),
             Event::Refused { reason, .. } => self.outgoing.handle_refused(&reason, now),
             Event::Published { id, result } => self.outgoing.handle_published(&id, result, now),
-            Event::Request { payload, reply, .. } => self.answer(&payload, reply),
+            Event::Request { from, payload, reply } => self.answer(from, &payload, reply),
             Event::Lost { count } => {
                 warn!("{count} events of the room were lost because too many came at once; catching up");
             }
-            Event::Problem(problem) => error!("{problem}"),
+            Event::Problem(problem) => {
+                error!("{problem}");
+                if let Problem::NoOfflineStorage { domain } = problem {
+                    self.outgoing.stored.handle_no_storage(domain);
+                }
+            }
             _ => {}
         }
     }
 
-    fn answer(&mut self, payload: &xmpp_parsers::minidom::Element, reply: Reply) {
+    fn answer(&mut self, from: FullJid, payload: &xmpp_parsers::minidom::Element, reply: Reply) {
         while self.answering.try_join_next().is_some() {}
         match Payload::decode(payload) {
-            Ok(request) => drop(self.answering.spawn(self.answers.answer(request, reply))),
+            Ok(request) => drop(self.answering.spawn(self.answers.answer(from, request, reply))),
             Err(problem) => {
                 if let Err(lost) = reply.error(DefinedCondition::BadRequest, &problem.to_string()) {
                     debug!("{lost}");

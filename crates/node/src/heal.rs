@@ -4,15 +4,13 @@
 //! what is newer here. An entry that one side lacks is deleted on the other one only when a tombstone says so, or when the side
 //! that lacks it has seen that state of it.
 
-use crate::host::Database;
 use crate::limits;
 use crate::reads;
 use crate::shared::{Incoming, Shared, lock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use xmpp_parsers::jid::FullJid;
-use xmpp_parsers::minidom::Element;
 use xmppsync_journal::Record;
 use xmppsync_link::{Group, RequestError};
 use xmppsync_replica::{
@@ -53,7 +51,6 @@ pub(crate) struct Healed {
 pub(crate) struct Healer {
     pub(crate) group: Arc<Group>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) database: Arc<dyn Database>,
     pub(crate) peer: FullJid,
     pub(crate) session: Session,
 }
@@ -163,7 +160,7 @@ impl Healer {
     async fn offer(&self, offers: Offers, healed: &mut Healed) -> Result<(), HealError> {
         let mut states = offers.tombstones;
         for chunk in offers.entries.chunks(xmppsync_wire::limits::FETCH_UUIDS_MAX) {
-            let found = reads::entries(&self.shared, &*self.database, chunk.to_vec()).await;
+            let found = reads::entries(&self.shared, chunk.to_vec()).await;
             states.extend(found.ok_or(HealError::Stopped)?.into_iter().flatten().map(as_put));
         }
         let mut states = states.into_iter().peekable();
@@ -303,9 +300,12 @@ pub(crate) async fn knowledge(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<
     known.await.ok()
 }
 
-/// Tells the admin what a comparison came to.
-pub(crate) fn report(peer: &FullJid, outcome: &Result<Healed, HealError>) {
+/// Tells the admin what a comparison came to; nothing of a regular check that found nothing.
+pub(crate) fn report(peer: &FullJid, catch_up: bool, outcome: &Result<Healed, HealError>) {
     match outcome {
+        Ok(healed) if !catch_up && healed.taken + healed.given + healed.left == 0 => {
+            debug!("compared with {peer}: nothing differs");
+        }
         Ok(healed) if healed.taken + healed.given + healed.left == 0 => {
             info!("compared with {peer}: nothing differs");
         }
@@ -318,9 +318,4 @@ pub(crate) fn report(peer: &FullJid, outcome: &Result<Healed, HealError>) {
         ),
         Err(problem) => warn!("the comparison with {peer} came to nothing: {problem}"),
     }
-}
-
-/// The payload as an element, or nothing when it cannot be written.
-pub(crate) fn element(payload: &Payload) -> Option<Element> {
-    payload.to_element().ok()
 }

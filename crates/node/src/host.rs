@@ -124,6 +124,9 @@ pub trait Transaction {
     fn begin(&mut self) -> Result<bool, Failure>;
     /// Makes one change.
     fn apply(&mut self, change: &Change) -> Outcome;
+    /// Adds an entry ([`Operation::Put`](xmppsync_replica::Operation::Put)) whose entryUUID is not in the database, so
+    /// that nothing has to be looked for.
+    fn add_new(&mut self, entry: &Change) -> Outcome;
     /// Stores the vector with the data.
     fn write_context_csn(&mut self, vector: &Vector) -> ContextCsnWrite;
     /// Ends the transaction for good.

@@ -1,5 +1,6 @@
 //! From the room, the nodes and the answers of peers to the queue of changes to apply.
 
+use crate::files;
 use crate::host::Database;
 use crate::limits;
 use crate::members::{Members, Seen};
@@ -14,9 +15,9 @@ use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::minidom::Element;
 use xmppsync_journal::{Peer, Record};
-use xmppsync_link::{Group, RequestError};
+use xmppsync_link::Group;
 use xmppsync_replica::{Action, Batch, Change, Csn, Inbox, InboxLimits, PeerCard, PullId, ServerId, Vector};
-use xmppsync_wire::{Assembler, Card, NoticeKind, Part, Payload, Phase, Pull};
+use xmppsync_wire::{Assembler, Card, FileRequest, Large, NoticeKind, Part, Payload, Phase, Pull};
 
 /// The question that is open.
 #[derive(Clone, Debug)]
@@ -27,14 +28,40 @@ struct Asked {
     part: Option<(Csn, u32)>,
 }
 
+/// What cannot be had by pulls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Want {
+    /// The sets of entries have to be compared with this peer's.
+    Compare(ServerId),
+    /// The database is empty, and this peer's is not: it is to be loaded.
+    Load(ServerId),
+}
+
+/// A member as its card showed it last.
+struct Remembered {
+    server: ServerId,
+    vector: Vector,
+    /// When it was noted in the journal.
+    noted: Option<Instant>,
+}
+
 /// The answer to a pull.
 pub(crate) struct Pulled {
     asked: Asked,
-    answer: Result<Element, RequestError>,
+    answer: Result<Answer, String>,
+}
+
+enum Answer {
+    Element(Element),
+    /// A single change that came as a file.
+    Batch(Batch),
 }
 
 pub(crate) struct Incoming {
     pub(crate) inbox: Inbox,
+    /// The database is empty: what is more than a page is loaded.
+    pub(crate) empty: bool,
+    load_from: Option<ServerId>,
     assembler: Assembler,
     pulled_parts: Assembler,
     members: Members,
@@ -47,8 +74,10 @@ pub(crate) struct Incoming {
     overflowed: bool,
     /// Members whose card cannot be used, so that each is reported once.
     refused_cards: BTreeSet<BareJid>,
-    /// The serverIDs of members, also of those that are away, and when each was noted last.
-    known: BTreeMap<BareJid, (ServerId, Option<Instant>)>,
+    /// Members, also those that are away.
+    known: BTreeMap<BareJid, Remembered>,
+    /// Somebody in `known` got further, was noted for the first time, came or went.
+    known_changed: bool,
     /// Payloads that were dropped because they could not be decoded or their sender had no right.
     dropped: u64,
     gaps: u64,
@@ -58,6 +87,8 @@ impl Incoming {
     pub(crate) fn new(config: &ReplicaConfig, vector: Vector, pulled: Sender<Pulled>) -> Incoming {
         Incoming {
             inbox: Inbox::new(config.server_id, vector, InboxLimits::default()),
+            empty: false,
+            load_from: None,
             assembler: Assembler::new(),
             pulled_parts: Assembler::new(),
             members: Members::default(),
@@ -67,14 +98,28 @@ impl Incoming {
             overflowed: false,
             refused_cards: BTreeSet::new(),
             known: BTreeMap::new(),
+            known_changed: true,
             dropped: 0,
             gaps: 0,
         }
     }
 
     /// Members that the journal remembers.
-    pub(crate) fn remember(&mut self, peers: Vec<(BareJid, ServerId)>) {
-        self.known.extend(peers.into_iter().map(|(jid, server)| (jid, (server, None))));
+    pub(crate) fn remember(&mut self, peers: Vec<(BareJid, ServerId, Vector)>) {
+        let known =
+            peers.into_iter().map(|(jid, server, vector)| (jid, Remembered { server, vector, noted: None }));
+        self.known.extend(known);
+        self.known_changed = true;
+    }
+
+    /// How far the listed peers are that are not in the room, if that has changed since this was asked last. One that
+    /// was never seen is not among them: it begins with a load.
+    pub(crate) fn take_needed(&mut self, peers: &[BareJid]) -> Option<Vec<(BareJid, Vector)>> {
+        if !std::mem::take(&mut self.known_changed) {
+            return None;
+        }
+        let known = |jid: BareJid| self.known.get(&jid).map(|known| (jid.clone(), known.vector.clone()));
+        Some(self.absent(peers).filter_map(known).collect())
     }
 
     /// The listed peers that are not in the room.
@@ -87,15 +132,22 @@ impl Incoming {
         self.members.get(server).map(|member| member.jid.clone())
     }
 
-    pub(crate) fn handle_offline(&mut self) {
+    /// The peer with this bare JID, while it is in the room.
+    pub(crate) fn member_of(&self, jid: &BareJid) -> Option<FullJid> {
+        self.members.of(jid).map(|member| member.jid.clone())
+    }
+
+    pub(crate) fn handle_offline(&mut self, now: Instant) {
+        self.known_changed = true;
         for server in self.members.clear() {
-            self.inbox.handle_gone(server);
+            self.inbox.handle_gone(server, now);
         }
     }
 
-    pub(crate) fn handle_gone(&mut self, jid: &FullJid) {
+    pub(crate) fn handle_gone(&mut self, jid: &FullJid, now: Instant) {
         if let Some(server) = self.members.handle_gone(jid) {
-            self.inbox.handle_gone(server);
+            self.known_changed = true;
+            self.inbox.handle_gone(server, now);
             info!("server {server} ({jid}) left the room");
         }
     }
@@ -110,7 +162,7 @@ impl Incoming {
         now: Instant,
     ) -> Option<(BareJid, String)> {
         let bare = jid.to_bare();
-        let card = match self.usable_card(&bare, payload, config) {
+        let card = match self.usable_card(&bare, payload, shared, config) {
             Ok(card) => card,
             Err(problem) => {
                 if self.refused_cards.insert(bare) {
@@ -132,7 +184,10 @@ impl Incoming {
                 }
                 return None;
             }
-            Seen::Joined => info!("server {server} ({jid}) is in the room"),
+            Seen::Joined => {
+                self.known_changed = true;
+                info!("server {server} ({jid}) is in the room");
+            }
             Seen::Updated => {}
         }
         self.refused_cards.remove(&bare);
@@ -142,12 +197,14 @@ impl Incoming {
 
     /// How far the peer is, for the time when it is away: what it lacks is kept for it.
     fn note(&mut self, jid: &BareJid, card: &Card, shared: &Shared, now: Instant) {
-        let noted =
-            self.known.get(jid).filter(|(server, _)| *server == card.sid).and_then(|(_, noted)| *noted);
-        if noted.is_some_and(|noted| now < noted + limits::PEER_INTERVAL) {
+        let before = self.known.get(jid).filter(|known| known.server == card.sid);
+        let noted = before.and_then(|known| known.noted);
+        let is_due = noted.is_none_or(|noted| now >= noted + limits::PEER_INTERVAL);
+        let noted = if is_due { Some(now) } else { noted };
+        self.known.insert(jid.clone(), Remembered { server: card.sid, vector: card.vector.clone(), noted });
+        if !is_due {
             return;
         }
-        self.known.insert(jid.clone(), (card.sid, Some(now)));
         shared.store.write(vec![Record::Peer(Peer {
             jid: jid.to_string(),
             server: card.sid,
@@ -156,7 +213,13 @@ impl Incoming {
         })]);
     }
 
-    fn usable_card(&self, jid: &BareJid, payload: &Element, config: &ReplicaConfig) -> Result<Card, String> {
+    fn usable_card(
+        &self,
+        jid: &BareJid,
+        payload: &Element,
+        shared: &Shared,
+        config: &ReplicaConfig,
+    ) -> Result<Card, String> {
         let card = match Payload::decode(payload) {
             Ok(Payload::Card(card)) => card,
             Ok(_) => return Err("its presence carries no card".to_owned()),
@@ -168,6 +231,9 @@ impl Incoming {
                 card.suffix, config.nsuffix
             ));
         }
+        if let Some(problem) = another_data_set(&card, shared) {
+            return Err(problem);
+        }
         if card.sid == config.server_id {
             return Err(format!("it has this server's serverID {}; give every server its own", card.sid));
         }
@@ -178,6 +244,11 @@ impl Incoming {
     pub(crate) fn handle_live(&mut self, from: &BareJid, payload: &Element, now: Instant) {
         let batch = match Payload::decode(payload) {
             Ok(Payload::Batch(batch)) => Some(batch),
+            Ok(Payload::Large(large)) if self.members.may_send(from, large.origin) => {
+                // It stands in the journal of whoever has it.
+                self.inbox.handle_large(large.csn, now);
+                None
+            }
             Ok(Payload::Part(part)) => {
                 if !self.members.may_send(from, part.origin) {
                     self.drop_payload(from, &"it is not the server whose changes these claim to be");
@@ -210,10 +281,10 @@ impl Incoming {
     pub(crate) fn handle_stored(&mut self, from: &BareJid, payload: &Element, now: Instant) {
         match Payload::decode(payload) {
             Ok(Payload::Batch(batch))
-                if self.known.get(from).is_some_and(|(server, _)| *server == batch.origin)
+                if self.known.get(from).is_some_and(|known| known.server == batch.origin)
                     || self.members.may_send(from, batch.origin) =>
             {
-                self.inbox.handle_batch(batch, now);
+                self.inbox.handle_stored(batch, now);
             }
             Ok(Payload::Batch(_)) => {
                 debug!("changes of {from} were kept for this server, which does not know it yet")
@@ -235,7 +306,7 @@ impl Incoming {
         &mut self,
         group: &Arc<Group>,
         pulled: Pulled,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         now: Instant,
     ) {
         if pulled.answer.is_ok() && !lock(&shared.to_apply).has_room() {
@@ -243,11 +314,24 @@ impl Incoming {
             return;
         }
         let Pulled { asked, answer } = pulled;
+        let answer = match answer {
+            Ok(Answer::Batch(batch)) => {
+                self.inbox.handle_page(asked.id, vec![batch], &[], true, now);
+                return;
+            }
+            Ok(Answer::Element(element)) => Ok(element),
+            Err(problem) => Err(problem),
+        };
         match answer.map(|page| Payload::decode(&page)) {
+            Ok(Ok(Payload::Page(page))) if self.empty && (page.more || !page.beyond.is_empty()) => {
+                self.inbox.hold();
+                self.load_from = Some(asked.from);
+            }
             Ok(Ok(Payload::Page(page))) => {
                 self.inbox.handle_page(asked.id, page.batches, &page.beyond, page.more, now);
             }
             Ok(Ok(Payload::Part(part))) => self.handle_pulled_part(group, asked, part, now),
+            Ok(Ok(Payload::Large(large))) => self.fetch(group, asked, large, shared, now),
             // A change of just the size that fits a stanza but no page.
             Ok(Ok(Payload::Batch(batch))) => self.inbox.handle_page(asked.id, vec![batch], &[], true, now),
             Ok(other) => {
@@ -282,10 +366,10 @@ impl Incoming {
     pub(crate) fn act(
         &mut self,
         group: &Arc<Group>,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         config: &ReplicaConfig,
         now: Instant,
-        wanted: &mut Vec<ServerId>,
+        wanted: &mut Vec<Want>,
     ) -> Option<Instant> {
         if self.waiting.is_some()
             && lock(&shared.to_apply).has_room()
@@ -301,11 +385,16 @@ impl Incoming {
                 Action::Pull { id, from, have } => {
                     self.ask(group, Asked { id, from, have, part: None }, now);
                 }
-                Action::Reconcile { with } => wanted.push(with),
+                Action::Reconcile { with } if self.empty => {
+                    self.inbox.hold();
+                    self.load_from = Some(with);
+                }
+                Action::Reconcile { with } => wanted.push(Want::Compare(with)),
                 Action::Gap { origin, from, to } => self.tell_gap(group, config, origin, from, to),
                 Action::Healed => info!("everything that was missing is here"),
             }
         }
+        wanted.extend(self.load_from.take().map(Want::Load));
         self.inbox.poll_timeout()
     }
 
@@ -360,11 +449,31 @@ impl Incoming {
             self.inbox.handle_pull_failure(asked.id, now);
             return;
         };
+        debug!("asking server {} for what follows {:?}", asked.from, asked.have);
         let (to, group, pulled) = (member.jid.clone(), group.clone(), self.pulled.clone());
         while self.requests.try_join_next().is_some() {}
         self.requests.spawn(async move {
             let answer = group.request(to, request, limits::PULL_TIMEOUT).await;
+            let answer = answer.map(Answer::Element).map_err(|problem| problem.to_string());
             // The driver has ended: nobody needs the answer.
+            let _ = pulled.send(Pulled { asked, answer }).await;
+        });
+    }
+
+    /// A change that is too large for stanzas comes as a file.
+    fn fetch(&mut self, group: &Arc<Group>, asked: Asked, large: Large, shared: &Arc<Shared>, now: Instant) {
+        let Some(member) = self.members.get(asked.from) else {
+            self.inbox.handle_pull_failure(asked.id, now);
+            return;
+        };
+        info!("a change of server {} ({} bytes) comes as a file", large.origin, large.bytes);
+        let (from, group, shared) = (member.jid.clone(), group.clone(), Arc::clone(shared));
+        let pulled = self.pulled.clone();
+        self.requests.spawn(async move {
+            let Large { origin, boot, seq: first, prev, csn, .. } = large;
+            let fetched = files::fetch(&group, &shared.offers, &from, FileRequest::Change(csn)).await;
+            let batch = |change| Answer::Batch(Batch { origin, boot, first, prev, changes: vec![change] });
+            let answer = fetched.map(batch).map_err(|problem| problem.to_string());
             let _ = pulled.send(Pulled { asked, answer }).await;
         });
     }
@@ -391,6 +500,20 @@ impl Incoming {
         lock(&shared.to_apply).running = false;
         Some(now + limits::TEMPORARY_PAUSE)
     }
+}
+
+/// Two databases that were begun apart never mix. One whose suffix entry was made anew knows all that the older one
+/// does, or the other way round.
+fn another_data_set(card: &Card, shared: &Shared) -> Option<String> {
+    let (own, theirs) = ((*lock(&shared.dataset))?, card.dataset?);
+    let vector = lock(&shared.vector).clone();
+    if own == theirs || vector.dominates(&card.vector) || card.vector.dominates(&vector) {
+        return None;
+    }
+    Some(format!(
+        "its database is another one than this (the suffix entries have the entryUUIDs {theirs} and {own}); choose the one \
+         to keep, and on the other server stop slapd, remove the database's files and its journal, and start it: it is loaded then"
+    ))
 }
 
 fn say(group: &Group, config: &ReplicaConfig, kind: NoticeKind, body: String) {

@@ -8,7 +8,7 @@ pub const CAPTURED_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Bytes of changes that wait to be applied. Beyond it they are dropped and pulled later.
 pub const APPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Changes in one transaction of the database.
-pub const TRANSACTION_CHANGES_MAX: usize = 500;
+pub const TRANSACTION_CHANGES_MAX: usize = 1_000;
 /// Bytes of changes in one transaction of the database.
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Changes whose entry or parent is not there (yet) that are kept to be tried again.
@@ -42,7 +42,7 @@ pub const PAGE_PAYLOAD_BYTES_MAX: usize = 120 * 1024;
 /// How long a stopping replica waits for its last changes to come back from the room.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_millis(700);
 /// How long the host waits for a stopping replica.
-pub const STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
+pub const STOP_TIMEOUT: Duration = Duration::from_millis(1_200);
 /// How long the last connections may take to close.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Stack of the thread of the XMPP connections. The XML library builds and drops trees by recursion, so a stanza
@@ -59,6 +59,8 @@ pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const GENERATION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the journal is looked through for what is too old.
 pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// Part of its size by which the journal may be too large before something is dropped at once.
+pub const JOURNAL_EXCESS_PART: u64 = 8;
 /// Pause between two steps of dropping what is too old, so that writes come in between.
 pub const TRIM_PAUSE: Duration = Duration::from_millis(50);
 /// Pulls that are answered at one time; further ones are told that this replica is busy.
@@ -83,3 +85,29 @@ pub const COMPARISONS_MAX: usize = 2;
 pub const COMPARISON_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a check that came to nothing.
 pub const CHECK_RETRY: Duration = Duration::from_secs(60);
+/// How old a snapshot may be and still be given to somebody new.
+pub const SNAPSHOT_AGE: Duration = Duration::from_secs(300);
+/// How long a snapshot is kept for those who go on with it.
+pub const SNAPSHOT_KEPT: Duration = Duration::from_secs(1_800);
+/// How hard zstd tries (1 to 22): beyond this it costs more time than the network saves.
+pub const SNAPSHOT_COMPRESSION: i32 = 3;
+/// How often a source is asked whether its snapshot is made.
+pub const SNAPSHOT_POLL: Duration = Duration::from_millis(50);
+/// How long a source may take to make it.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(900);
+/// Bytes that are unpacked at one time; of compressed and of plain bytes.
+pub const UNPACK_PIECE: usize = 16 * 1024;
+/// How often a load looks for room in the queue to apply.
+pub const LOAD_HELD_PAUSE: Duration = Duration::from_millis(5);
+/// How often the progress of a load is logged.
+pub const LOAD_LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a load may be cut off and goes on where it was, before it begins anew.
+pub const LOAD_CUTS_MAX: u32 = 20;
+/// Pause before it goes on.
+pub const LOAD_PAUSE: Duration = Duration::from_millis(500);
+/// Pause before a load that came to nothing is begun anew.
+pub const LOAD_RETRY: Duration = Duration::from_secs(5);
+/// Bytes of a change on the wire beyond which it travels as a file and no more in parts.
+pub const PARTS_BYTES_MAX: usize = 1024 * 1024;
+/// Files that peers offer and nobody has asked for yet.
+pub const OFFERS_MAX: usize = 16;

@@ -51,7 +51,11 @@ impl Members {
 
     /// The peer with this JID is in the room.
     pub(crate) fn is_present(&self, jid: &BareJid) -> bool {
-        self.present.values().any(|member| member.jid.to_bare() == *jid)
+        self.of(jid).is_some()
+    }
+
+    pub(crate) fn of(&self, jid: &BareJid) -> Option<&Member> {
+        self.present.values().find(|member| member.jid.to_bare() == *jid)
     }
 
     pub(crate) fn get(&self, server: ServerId) -> Option<&Member> {

@@ -51,14 +51,13 @@ pub(crate) fn compare(
     let generation = database.generation();
     let mut found = Found { vector, ..Found::default() };
     match opened {
-        Opened::Existing { clean: Some(clean), loading }
+        Opened::Existing { clean: Some(clean), loading: None }
             if Generation::decode(clean).is_some_and(|clean| Some(clean) == generation) =>
         {
-            found.loading = loading.is_some();
             know_head(journal, own, &mut found)?;
         }
-        Opened::Existing { loading, .. } => {
-            found.loading = loading.is_some();
+        Opened::Existing { loading: Some(_), .. } => half_loaded(journal, database, own, &mut found)?,
+        Opened::Existing { .. } => {
             let before = journal.generation()?.and_then(|before| Generation::decode(&before));
             let went_back = match (before, generation) {
                 (Some(before), Some(now)) => now.is_before(before),
@@ -74,7 +73,15 @@ pub(crate) fn compare(
                 know_head(journal, own, &mut found)?;
             }
         }
-        Opened::New => begin(journal, database, &found.vector)?,
+        Opened::New => {
+            begin(journal, database, &found.vector)?;
+            let entries = journal.inventory_len()?;
+            if entries > 0 {
+                info!(
+                    "there is no journal yet, or not any more; a new one is made from the database ({entries} entries)"
+                );
+            }
+        }
         Opened::Replaced { aside, why } => {
             warn!(
                 "the journal could not be used ({why}); it is set aside as {}, a new one is made from the database",
@@ -129,6 +136,19 @@ fn take_inventory(
     failure?;
     journal.write(&records)?;
     Ok(())
+}
+
+/// An initial load was not finished: the vector tells nothing of what is there.
+fn half_loaded(
+    journal: &mut Journal,
+    database: &mut dyn Opening,
+    own: ServerId,
+    found: &mut Found,
+) -> Result<(), OpeningError> {
+    info!("an initial load was not finished; it begins anew");
+    found.loading = true;
+    found.vector = journal.head().get(own).into_iter().collect();
+    take_inventory(journal, database, Vec::new())
 }
 
 /// The database was put back to an earlier state, by slapadd of an older LDIF or a copy of its files.

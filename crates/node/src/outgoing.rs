@@ -1,5 +1,6 @@
 //! From captured changes to the room and the node, and the own card.
 
+use crate::answers;
 use crate::fail::{FailPoint, fail_point};
 use crate::host::Database;
 use crate::limits;
@@ -267,7 +268,11 @@ impl Outgoing {
     }
 
     fn send_batch(&mut self, group: &Group, config: &ReplicaConfig, batch: &Batch) -> Result<(), Unsent> {
-        let elements = xmppsync_wire::split(batch).map_err(|problem| Unsent::Never(problem.to_string()))?;
+        let elements = match answers::large(batch) {
+            Some(large) => Payload::Large(large).to_element().map(|element| vec![element]),
+            None => xmppsync_wire::split(batch),
+        };
+        let elements = elements.map_err(|problem| Unsent::Never(problem.to_string()))?;
         let outsiders = group.outsiders() > 0 && group.node_is_ready();
         let last = elements.len() - 1;
         for (index, element) in elements.into_iter().enumerate() {
@@ -341,20 +346,21 @@ impl Outgoing {
         // Cards go by the room. Batches on another way may be slower, and must not look lost.
         let (seq, sent) = if self.live == Live::Muc { self.outbox.sent() } else { self.outbox.confirmed() };
         // The own entry says what was sent, so that it fits the sequence number.
+        let progress = shared.loading.progress();
         let others = lock(&shared.vector).clone();
         let others = others.iter().filter(|csn| csn.server_id() != self.server_id);
         Card {
             sid: self.server_id,
             boot: self.outbox.boot(),
             seq,
-            phase: Phase::Ready,
+            phase: if progress.is_some() { Phase::Loading } else { Phase::Ready },
             live: config.live,
             node: config.group.node.clone(),
             suffix: config.nsuffix.clone(),
             software: concat!("xmppsync ", env!("CARGO_PKG_VERSION")).to_owned(),
             vector: others.chain(sent).collect(),
             dataset: *lock(&shared.dataset),
-            progress: None,
+            progress,
         }
     }
 

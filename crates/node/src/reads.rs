@@ -1,8 +1,9 @@
 //! Reading the database on threads of the host, for whoever asks from the hub's thread.
 
-use crate::host::{Database, Reader};
+use crate::host::Reader;
 use crate::limits;
 use crate::shared::{Shared, lock};
+use crate::snapshot::Draft;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use tokio::sync::oneshot;
@@ -13,6 +14,8 @@ use xmppsync_replica::{Change, EntryUuid};
 pub(crate) enum Read {
     /// These entries as they are.
     Entries(VecDeque<EntryUuid>, Vec<Option<Change>>, oneshot::Sender<Vec<Option<Change>>>),
+    /// The whole database, into a file.
+    Dump(Draft),
 }
 
 /// What waits to be read.
@@ -21,13 +24,18 @@ pub(crate) struct Reads(Mutex<VecDeque<Read>>);
 
 impl Reads {
     /// Does what waits. Called on a thread of the host.
-    pub(crate) fn run(&self, reader: &mut dyn Reader) {
-        while let Some(read) = lock(&self.0).pop_front() {
-            if let Some(rest) = step(read, reader) {
+    pub(crate) fn run(&self, shared: &Shared, reader: &mut dyn Reader) {
+        while let Some(read) = self.next() {
+            if let Some(rest) = step(read, shared, reader) {
                 lock(&self.0).push_front(rest);
+                shared.database.submit_read();
                 return;
             }
         }
+    }
+
+    fn next(&self) -> Option<Read> {
+        lock(&self.0).pop_front()
     }
 
     fn is_empty(&self) -> bool {
@@ -36,8 +44,20 @@ impl Reads {
 }
 
 /// Returns what is left when the host wants its thread back.
-fn step(read: Read, reader: &mut dyn Reader) -> Option<Read> {
-    let Read::Entries(mut uuids, mut found, answer) = read;
+fn step(read: Read, shared: &Shared, reader: &mut dyn Reader) -> Option<Read> {
+    let (mut uuids, mut found, answer) = match read {
+        Read::Entries(uuids, found, answer) => (uuids, found, answer),
+        Read::Dump(draft) => {
+            let made = draft.make(reader).transpose();
+            return match made {
+                Some(made) => {
+                    shared.snapshots.finished(made);
+                    None
+                }
+                None => Some(Read::Dump(draft)),
+            };
+        }
+    };
     while let Some(uuid) = uuids.pop_front() {
         found.push(reader.read_entry(&uuid).unwrap_or_else(|problem| {
             warn!("entry {uuid} cannot be read: {problem}");
@@ -52,18 +72,20 @@ fn step(read: Read, reader: &mut dyn Reader) -> Option<Read> {
     None
 }
 
+/// Asks for a thread to read on.
+pub(crate) fn submit(shared: &Shared, read: Read) {
+    lock(&shared.reads.0).push_back(read);
+    shared.database.submit_read();
+}
+
 /// The entries as they are, in the order asked; `None` for one that there is not.
-pub(crate) async fn entries(
-    shared: &Shared,
-    database: &dyn Database,
-    uuids: Vec<EntryUuid>,
-) -> Option<Vec<Option<Change>>> {
+pub(crate) async fn entries(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<Vec<Option<Change>>> {
     let (answer, mut answered) = oneshot::channel();
     lock(&shared.reads.0).push_back(Read::Entries(uuids.into(), Vec::new(), answer));
     // Asked again while it is not done: a thread may have been given back half-way, or none was to be had.
     loop {
         if !shared.reads.is_empty() {
-            database.submit_read();
+            shared.database.submit_read();
         }
         match tokio::time::timeout(limits::READ_PATIENCE, &mut answered).await {
             Ok(answer) => return answer.ok(),

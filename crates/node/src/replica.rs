@@ -7,6 +7,7 @@ use crate::hub::{Hub, HubError};
 use crate::limits;
 use crate::opening::{self, OpeningError};
 use crate::shared::{Shared, lock};
+use crate::snapshot;
 use crate::store::{Store, StoreConfig};
 use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
@@ -122,12 +123,13 @@ impl Replica {
         let (mut journal, opened) =
             Journal::open(&config.keep.journal, &config.nsuffix).map_err(OpeningError::from)?;
         let found = opening::compare(&mut journal, &opened, opening, config.server_id)?;
+        snapshot::remove_leftovers(&config.keep.journal);
         let wake = Arc::new(Notify::new());
         let retention =
             Retention { age_seconds: config.keep.retention.as_secs(), bytes_max: config.keep.journal_size };
         let store = StoreConfig { dir: config.keep.journal.clone(), retention };
         let store = Store::start(journal, store, Arc::clone(database), Arc::clone(&wake))?;
-        Ok((Arc::new(Shared::new(found.vector.clone(), store, wake)), found))
+        Ok((Arc::new(Shared::new(found.vector.clone(), store, Arc::clone(database), wake)), found))
     }
 
     /// The database is served: joins the others.
@@ -189,7 +191,7 @@ impl Replica {
     /// Reads what was asked for, on a thread of the host, after it took [`Database::submit_read`]'s request.
     pub fn read(&self, reader: &mut dyn Reader) {
         let _entered = self.span.enter();
-        self.shared.reads.run(reader);
+        self.shared.reads.run(&self.shared, reader);
     }
 
     /// Sends what is left, leaves the room, and stores the vector. Takes at most [`limits::STOP_TIMEOUT`] and

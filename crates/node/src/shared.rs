@@ -1,7 +1,11 @@
 //! What the host's threads and the driver share. Locks are held for a few moves of memory, never across IO.
 
+use crate::files::Offers;
+use crate::host::Database;
 use crate::limits;
+use crate::load::Loading;
 use crate::reads::Reads;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,20 +25,33 @@ pub(crate) struct Shared {
     /// The entryUUID of the suffix entry: which data set this is a copy of.
     pub(crate) dataset: Mutex<Option<EntryUuid>>,
     pub(crate) store: Store,
+    pub(crate) database: Arc<dyn Database>,
     pub(crate) reads: Reads,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) loading: Loading,
+    pub(crate) offers: Offers,
     /// The driver has something to look at.
     pub(crate) wake: Arc<Notify>,
 }
 
 impl Shared {
-    pub(crate) fn new(vector: Vector, store: Store, wake: Arc<Notify>) -> Shared {
+    pub(crate) fn new(
+        vector: Vector,
+        store: Store,
+        database: Arc<dyn Database>,
+        wake: Arc<Notify>,
+    ) -> Shared {
         Shared {
             captured: Mutex::default(),
             to_apply: Mutex::default(),
             vector: Mutex::new(vector),
             dataset: Mutex::default(),
             store,
+            database,
             reads: Reads::default(),
+            snapshots: Snapshots::default(),
+            loading: Loading::default(),
+            offers: Offers::default(),
             wake,
         }
     }
@@ -149,6 +166,8 @@ pub(crate) enum Incoming {
     Change(Arc<Change>),
     /// An entry or a delete that a comparison or a load brought; the vector does not tell of it.
     State(Arc<Change>),
+    /// The same for an entry that is not in the database, as far as is known.
+    New(Arc<Change>),
     /// Everything up to here is in the database with what came before.
     Reached(Vector),
 }
@@ -156,14 +175,14 @@ pub(crate) enum Incoming {
 impl Incoming {
     pub(crate) fn size(&self) -> usize {
         match self {
-            Incoming::Change(change) | Incoming::State(change) => change.size(),
+            Incoming::Change(change) | Incoming::State(change) | Incoming::New(change) => change.size(),
             Incoming::Reached(_) => 0,
         }
     }
 
     pub(crate) fn change(&self) -> Option<&Arc<Change>> {
         match self {
-            Incoming::Change(change) | Incoming::State(change) => Some(change),
+            Incoming::Change(change) | Incoming::State(change) | Incoming::New(change) => Some(change),
             Incoming::Reached(_) => None,
         }
     }
@@ -172,7 +191,7 @@ impl Incoming {
     pub(crate) fn advance(&self, vector: &mut Vector) {
         match self {
             Incoming::Change(change) => vector.advance(change.csn),
-            Incoming::State(_) => {}
+            Incoming::State(_) | Incoming::New(_) => {}
             Incoming::Reached(reached) => reached.iter().for_each(|csn| vector.advance(csn)),
         }
     }
@@ -205,6 +224,11 @@ impl ToApply {
         self.bytes += bytes;
         self.queue.extend(work);
         true
+    }
+
+    /// As [`push`](Self::push), but leaves room for others.
+    pub(crate) fn push_if_room(&mut self, work: &[Incoming]) -> bool {
+        self.has_room() && self.push(work.to_vec())
     }
 
     /// The next changes for one transaction.

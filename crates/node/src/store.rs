@@ -1,19 +1,21 @@
 //! The journal on a thread of its own: whoever writes hands over records and goes on.
 //!
 //! Everything that waits is written in one transaction (group commit). When the journal fails it is set aside, the
-//! database goes on serving, and a new journal is begun from the database.
+//! database goes on serving and replicating, and the next start makes a new journal from the database.
 
 use crate::host::Database;
 use crate::limits;
 use crate::shared::lock;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, oneshot};
-use tracing::{Span, error, info, warn};
+use tracing::{Span, debug, error, warn};
+use xmpp_parsers::jid::BareJid;
 use xmppsync_journal::{Journal, JournalError, Record, Retention};
 use xmppsync_replica::Vector;
 
@@ -47,9 +49,8 @@ struct State {
     last: AtomicU64,
     written: AtomicU64,
     queued_bytes: AtomicUsize,
-    failed: AtomicBool,
-    /// What the peers lack that are listed and away.
-    needed: Mutex<Vec<Vector>>,
+    /// How far the peers are that are listed and away.
+    needed: Mutex<Vec<(BareJid, Vector)>>,
     /// Told after every write.
     wake: Arc<Notify>,
 }
@@ -66,12 +67,17 @@ impl Store {
             last: AtomicU64::new(0),
             written: AtomicU64::new(0),
             queued_bytes: AtomicUsize::new(0),
-            failed: AtomicBool::new(false),
             needed: Mutex::default(),
             wake,
         });
-        let mut keeper =
-            Keeper { journal: Some(journal), config, database, seen: None, state: Arc::clone(&state) };
+        let mut keeper = Keeper {
+            journal: Some(journal),
+            config,
+            database,
+            seen: None,
+            told: BTreeSet::new(),
+            state: Arc::clone(&state),
+        };
         let span = Span::current();
         let thread = std::thread::Builder::new()
             .name("xmppsync-log".to_owned())
@@ -121,13 +127,8 @@ impl Store {
     }
 
     /// What the absent peers lack is kept as long as there is room.
-    pub(crate) fn set_needed(&self, needed: Vec<Vector>) {
+    pub(crate) fn set_needed(&self, needed: Vec<(BareJid, Vector)>) {
         *lock(&self.state.needed) = needed;
-    }
-
-    /// Whether the journal is being kept.
-    pub(crate) fn is_well(&self) -> bool {
-        !self.state.failed.load(Ordering::Acquire)
     }
 
     /// Writes what waits and closes the journal with the marker. Waits at most `patience`.
@@ -167,6 +168,8 @@ struct Keeper {
     database: Arc<dyn Database>,
     /// When the state of the database's file was noted last.
     seen: Option<Instant>,
+    /// Absent peers of which it was told that they have to compare.
+    told: BTreeSet<BareJid>,
     state: Arc<State>,
 }
 
@@ -184,7 +187,7 @@ impl Keeper {
             {
                 return;
             }
-            if Instant::now() >= next_trim {
+            if Instant::now() >= next_trim || self.is_too_large() {
                 let pause = if self.trim() { limits::TRIM_PAUSE } else { limits::TRIM_INTERVAL };
                 next_trim = Instant::now() + pause;
             }
@@ -268,34 +271,38 @@ impl Keeper {
 
     fn failed(&mut self, problem: &JournalError) {
         let Some(journal) = self.journal.take() else { return };
-        self.state.failed.store(true, Ordering::Release);
         let aside = match journal.set_aside() {
             Ok(path) => format!("it is set aside as {}", path.display()),
             Err(problem) => format!("it cannot be set aside ({problem})"),
         };
         error!(
-            "{problem}; {aside}. The database goes on serving and replicating; a peer that misses changes has to \
-             compare its entries until slapd is started again, which begins a new journal in {}",
+            "{problem}; {aside}. The database goes on serving and replicating; what a peer misses it gets from others, or \
+             when slapd is started again, which begins a new journal in {}",
             self.config.dir.display()
         );
         self.state.wake.notify_one();
     }
 
+    /// Whether it cannot wait. Some room, or every write would be followed by a trim.
+    fn is_too_large(&self) -> bool {
+        let bytes_max = self.config.retention.bytes_max;
+        let bytes_max = bytes_max.saturating_add(bytes_max / limits::JOURNAL_EXCESS_PART);
+        self.journal.as_ref().is_some_and(|journal| journal.bytes() > bytes_max)
+    }
+
     /// Returns whether more is to be dropped.
     fn trim(&mut self) -> bool {
-        let needed = lock(&self.state.needed).clone();
+        let (absent, needed): (Vec<BareJid>, Vec<Vector>) = lock(&self.state.needed).iter().cloned().unzip();
         let Some(journal) = &mut self.journal else { return false };
         match journal.trim(now(), self.config.retention, &needed) {
             Ok(trimmed) => {
                 if trimmed.dropped > 0 {
-                    info!("{} old changes were dropped from the journal", trimmed.dropped);
+                    debug!("{} old changes were dropped from the journal", trimmed.dropped);
                 }
-                if let Some(forced) = trimmed.forced.filter(|forced| !forced.lacking.is_empty()) {
-                    warn!(
-                        "the journal reached xmppsync-journal-size ({} bytes): {} changes were dropped that an absent \
-                         peer still lacks; it has to compare its entries when it returns",
-                        self.config.retention.bytes_max, forced.changes
-                    );
+                let lacking = trimmed.forced.map(|forced| forced.lacking).unwrap_or_default();
+                self.told.retain(|told| absent.contains(told));
+                for jid in lacking.into_iter().filter_map(|place| absent.get(place)) {
+                    self.tell(jid);
                 }
                 trimmed.more
             }
@@ -303,6 +310,17 @@ impl Keeper {
                 self.failed(&problem);
                 false
             }
+        }
+    }
+
+    /// Once in an absence.
+    fn tell(&mut self, jid: &BareJid) {
+        if self.told.insert(jid.clone()) {
+            warn!(
+                "the journal reached xmppsync-journal-size ({} bytes): changes were dropped that {jid} lacks, which is \
+                 away; it compares its entries when it returns",
+                self.config.retention.bytes_max
+            );
         }
     }
 }

@@ -15,6 +15,8 @@ use xmppsync_replica::{Batch, BootId, Change, Csn, ServerId};
 pub(crate) struct StoredMessages {
     /// Messages that one absence may cost; 0: none are sent.
     messages_max: u32,
+    /// The own XMPP server, if it keeps none for its users.
+    keeps_none: Option<String>,
     /// The absent peers, with the number of messages that each may still get.
     absent: BTreeMap<BareJid, u32>,
     gathered: Option<Gathered>,
@@ -37,7 +39,7 @@ pub(crate) struct Place {
 
 impl StoredMessages {
     pub(crate) fn new(messages_max: u32) -> StoredMessages {
-        StoredMessages { messages_max, absent: BTreeMap::new(), gathered: None }
+        StoredMessages { messages_max, keeps_none: None, absent: BTreeMap::new(), gathered: None }
     }
 
     /// Whether anybody is away that messages are kept for.
@@ -51,10 +53,20 @@ impl StoredMessages {
         self.absent = absent
             .into_iter()
             .map(|jid| {
+                let in_vain = self.keeps_none.as_deref() == Some(jid.domain().as_str());
                 let left = before.get(&jid).copied().unwrap_or(self.messages_max);
-                (jid, left)
+                (jid, if in_vain { 0 } else { left })
             })
             .collect();
+    }
+
+    /// The own XMPP server keeps no messages, as it was told: none are sent to its users until slapd is started again.
+    pub(crate) fn handle_no_storage(&mut self, domain: String) {
+        self.absent
+            .iter_mut()
+            .filter(|(jid, _)| jid.domain().as_str() == domain)
+            .for_each(|(_, left)| *left = 0);
+        self.keeps_none = Some(domain);
     }
 
     /// The XMPP server does not keep messages for this peer (any more): it gets none until it was here again.

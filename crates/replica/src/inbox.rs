@@ -15,8 +15,11 @@ pub struct InboxLimits {
     /// Bytes of content, per origin, of batches that came behind a hole. What goes beyond is dropped and
     /// pulled later.
     pub stash_bytes_max: usize,
-    /// How long a card may show more than has come before it is asked for: the live stream may be on another way.
+    /// How long a card may show more than has come before it is asked for: other cards come as well, and may show a
+    /// better source.
     pub patience: Duration,
+    /// The same for an origin whose stream is followed: it may be on a slower way than the card.
+    pub stream_patience: Duration,
     /// First pause before a peer that did not answer is asked again; it doubles.
     pub retry_delay_min: Duration,
     /// Longest such pause.
@@ -28,6 +31,7 @@ impl Default for InboxLimits {
         InboxLimits {
             stash_bytes_max: 16 * 1024 * 1024,
             patience: Duration::from_millis(100),
+            stream_patience: Duration::from_secs(2),
             retry_delay_min: Duration::from_millis(500),
             retry_delay_max: Duration::from_secs(30),
         }
@@ -185,14 +189,24 @@ impl Inbox {
         }
         peer.vector = card.vector.clone();
         peer.serves = card.serves;
-        if card.vector.iter().any(|csn| self.lacks(csn)) {
-            self.look_at(now + self.limits.patience);
+        for csn in card.vector.iter().filter(|csn| self.lacks(*csn)).collect::<Vec<_>>() {
+            let followed = self.streams.get(&csn.server_id()).is_some_and(Stream::is_followed);
+            let patience = if followed { self.limits.stream_patience } else { self.limits.patience };
+            self.look_at(now + patience);
         }
     }
 
     /// A peer is gone, or the line to all of them is.
-    pub fn handle_gone(&mut self, server: ServerId) {
+    pub fn handle_gone(&mut self, server: ServerId, now: Instant) {
         self.peers.remove(&server);
+        if let Some(stream) = self.streams.get_mut(&server) {
+            stream.end();
+        }
+        if matches!(self.work, Work::Pull { from, .. } if from == server) {
+            // It may have got the question and never answer: another one is asked at once.
+            self.work = Work::None;
+            self.look_at(now);
+        }
     }
 
     /// A change was made here. In the order of their CSNs.
@@ -202,17 +216,28 @@ impl Inbox {
         self.catch_up_own();
     }
 
-    /// A batch of the live stream, or one that waited in the offline store. Its sender was checked to be its origin.
+    /// A batch of the live stream. Its sender was checked to be its origin.
     pub fn handle_batch(&mut self, batch: Batch, now: Instant) {
-        let origin = batch.origin;
-        if origin == self.own {
-            return;
+        if batch.origin != self.own {
+            let expected = self.streams.entry(batch.origin).or_default().note(&batch);
+            self.take(batch, expected, now);
         }
+    }
+
+    /// A batch that waited in the offline store; that what follows it was not stored is no hole in the live stream.
+    pub fn handle_stored(&mut self, batch: Batch, now: Instant) {
+        if batch.origin != self.own {
+            self.take(batch, 0, now);
+        }
+    }
+
+    /// `expected`: the number that should have come, if that is known.
+    fn take(&mut self, batch: Batch, expected: u64, now: Instant) {
+        let origin = batch.origin;
         if let (Some(peer), Some(last)) = (self.peers.get_mut(&origin), batch.last_csn()) {
             peer.vector.advance(last);
         }
         let held = self.work == Work::Held;
-        let expected = self.streams.entry(origin).or_default().note(&batch);
         if !held && batch.prev <= self.have.get(origin) {
             self.accept(batch);
             self.drain_stash(origin);
@@ -226,6 +251,16 @@ impl Inbox {
             if expected == 0 || first > expected {
                 self.told(origin, expected, first.saturating_sub(1));
             }
+            self.look_at(now);
+        }
+    }
+
+    /// Its origin has made a change that is not sent to all: who lacks it asks for it.
+    pub fn handle_large(&mut self, csn: Csn, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&csn.server_id()) {
+            peer.vector.advance(csn);
+        }
+        if self.lacks(csn) {
             self.look_at(now);
         }
     }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub(super) struct Stream {
     /// The run and sequence number that come next, for reports.
     next: Option<(BootId, u64)>,
+    /// Batches of it come.
+    followed: bool,
     /// Batches behind the hole, by their first CSN.
     stash: BTreeMap<Csn, Batch>,
     stash_bytes: usize,
@@ -18,7 +20,18 @@ impl Stream {
         let expected = self.next.filter(|(boot, _)| *boot == batch.boot).map_or(0, |(_, next)| next);
         let next = batch.last().saturating_add(1).max(expected);
         self.next = Some((batch.boot, next));
+        self.followed = true;
         expected
+    }
+
+    /// Its origin, or the line, is gone.
+    pub(super) fn end(&mut self) {
+        self.followed = false;
+    }
+
+    /// Whether batches of it come.
+    pub(super) fn is_followed(&self) -> bool {
+        self.followed
     }
 
     pub(super) fn put_aside(&mut self, batch: Batch, bytes_max: usize) {

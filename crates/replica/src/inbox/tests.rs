@@ -250,3 +250,25 @@ fn the_largest_sequence_number_does_no_harm() {
     inbox.handle_batch(Batch { first: u64::MAX, ..batch(BOOT, 1, 1) }, now);
     drain(&mut inbox, now);
 }
+
+#[test]
+fn another_peer_is_asked_at_once_when_the_source_leaves() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    card(&mut inbox, 1, 3, now);
+    card(&mut inbox, 2, 3, now);
+    assert_eq!(drain(&mut inbox, later(now)), ["gap 0-0", "pull from 1 after 1"]);
+    inbox.handle_gone(server(1), now);
+    assert_eq!(drain(&mut inbox, now), ["pull from 2 after 1"]);
+    // It was under way: the question is another one by now.
+    inbox.handle_page(1, vec![batch(BOOT, 2, 3)], &[], false, now);
+    assert_eq!(drain(&mut inbox, now), [""; 0]);
+}
+
+#[test]
+fn what_follows_stored_batches_was_not_lost() {
+    let (now, mut inbox) = (Instant::now(), at(0));
+    card(&mut inbox, 1, 5, now);
+    inbox.handle_stored(batch(BOOT, 1, 2), now);
+    live(&mut inbox, 5, 5);
+    assert_eq!(drain(&mut inbox, Instant::now()), ["apply 1-2", "gap 0-4", "pull from 1 after 2"]);
+}

@@ -1,0 +1,266 @@
+//! How many transactions changes take, and what becomes of those that fail, with a database that does as it is told.
+
+use super::*;
+use crate::host::{Database, Generation};
+use crate::store::{Store, StoreConfig};
+use ldap3_proto::proto::LdapAddRequest;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use xmppsync_journal::{Journal, Retention};
+use xmppsync_replica::{Csn, EntryUuid, ServerId};
+
+struct Nothing;
+
+impl Database for Nothing {
+    fn pending_csns(&self) -> Vec<Csn> {
+        Vec::new()
+    }
+    fn submit_apply(&self) -> bool {
+        true
+    }
+    fn submit_read(&self) -> bool {
+        true
+    }
+    fn set_loading(&self, _on: bool) {}
+    fn generation(&self) -> Option<Generation> {
+        None
+    }
+}
+
+/// Takes all changes but those that `answer` has another outcome for.
+struct Fake<A> {
+    atomic: bool,
+    answer: A,
+    begun: usize,
+    aborted: usize,
+    /// Numbers of the changes of this transaction, and what is committed: those of each, and its vector.
+    open: Vec<u64>,
+    context_csn: Vector,
+    committed: Vec<(Vec<u64>, Vector)>,
+}
+
+fn fake<A: FnMut(u64) -> Outcome>(answer: A) -> Fake<A> {
+    let (open, context_csn, committed) = (Vec::new(), Vector::default(), Vec::new());
+    Fake { atomic: true, answer, begun: 0, aborted: 0, open, context_csn, committed }
+}
+
+impl<A> Fake<A> {
+    fn numbers(&self) -> Vec<u64> {
+        self.committed.iter().flat_map(|(numbers, _)| numbers.iter().copied()).collect()
+    }
+}
+
+impl<A: FnMut(u64) -> Outcome> Transaction for Fake<A> {
+    fn begin(&mut self) -> Result<bool, Failure> {
+        self.begun += 1;
+        self.open.clear();
+        Ok(self.atomic)
+    }
+    fn add_new(&mut self, entry: &Change) -> Outcome {
+        self.apply(entry)
+    }
+    fn apply(&mut self, change: &Change) -> Outcome {
+        let number = number(change);
+        let outcome = (self.answer)(number);
+        if outcome == Outcome::Applied {
+            self.open.push(number);
+        }
+        outcome
+    }
+    fn write_context_csn(&mut self, vector: &Vector) -> ContextCsnWrite {
+        self.context_csn = vector.clone();
+        ContextCsnWrite::Written
+    }
+    fn commit(&mut self) -> Result<(), Failure> {
+        self.committed.push((std::mem::take(&mut self.open), self.context_csn.clone()));
+        Ok(())
+    }
+    fn abort(&mut self) {
+        self.aborted += 1;
+        self.open.clear();
+    }
+    fn must_yield(&self) -> bool {
+        false
+    }
+}
+
+fn number(change: &Change) -> u64 {
+    u128::from_be_bytes(*change.uuid.as_bytes()) as u64
+}
+
+fn csn(number: u64) -> Csn {
+    format!("20261122230000.{number:06}Z#000000#001#000000").parse().unwrap()
+}
+
+fn change(number: u64) -> Arc<Change> {
+    let operation = Operation::Delete { dn: format!("cn={number}") };
+    Arc::new(Change {
+        csn: csn(number),
+        uuid: EntryUuid::from_bytes(u128::from(number).to_be_bytes()),
+        operation,
+    })
+}
+
+fn add(number: u64) -> Arc<Change> {
+    let request = LdapAddRequest { dn: format!("cn={number}"), attributes: Vec::new() };
+    Arc::new(Change { operation: Operation::Add(request), ..Change::clone(&change(number)) })
+}
+
+fn failure(result: i32) -> Failure {
+    Failure { result, text: "as told".to_owned() }
+}
+
+struct Rig {
+    shared: Shared,
+    _dir: TempDir,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let dir = TempDir::new().unwrap();
+        let (journal, _) = Journal::open(dir.path(), "dc=example").unwrap();
+        let retention = Retention { age_seconds: u64::MAX, bytes_max: u64::MAX };
+        let (config, wake) = (StoreConfig { dir: dir.path().to_owned(), retention }, Arc::new(Notify::new()));
+        let store = Store::start(journal, config, Arc::new(Nothing), Arc::clone(&wake)).unwrap();
+        Rig { shared: Shared::new(Vector::default(), store, Arc::new(Nothing), wake), _dir: dir }
+    }
+
+    fn push(&self, changes: impl IntoIterator<Item = Arc<Change>>) {
+        assert!(lock(&self.shared.to_apply).push(changes.into_iter().map(Incoming::Change).collect()));
+    }
+
+    fn reached(&self) -> Option<Csn> {
+        lock(&self.shared.vector).get(ServerId::new(1).unwrap())
+    }
+
+    /// The CSNs of the changes that the journal has as set aside, and how many entries it has as deleted.
+    fn journal(&self, numbers: u64) -> (Vec<Csn>, usize) {
+        let asked = self.shared.store.ask(move |journal| {
+            let aside = journal.set_asides()?.iter().map(|aside| aside.csn).collect();
+            let mut gone = 0;
+            for number in 1..=numbers {
+                gone += usize::from(journal.tombstone(change(number).uuid)?.is_some());
+            }
+            Ok((aside, gone))
+        });
+        asked.blocking_recv().unwrap()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.shared.store.close(Vec::new(), Duration::from_secs(30));
+    }
+}
+
+#[test]
+fn a_hundred_changes_that_wait_are_one_transaction_and_their_vector_is_in_it() {
+    let (rig, mut database) = (Rig::new(), fake(|_| Outcome::Applied));
+    rig.push((1..=100).map(change));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!((database.begun, database.aborted), (1, 0));
+    assert_eq!(database.committed, [((1..=100).collect(), [csn(100)].into_iter().collect())]);
+    assert_eq!(rig.reached(), Some(csn(100)));
+    assert_eq!(rig.journal(100), (vec![], 100));
+}
+
+#[test]
+fn a_change_that_fails_is_set_aside_and_all_others_are_applied() {
+    let rig = Rig::new();
+    let mut database =
+        fake(|number| if number == 40 { Outcome::Failed(failure(19)) } else { Outcome::Applied });
+    rig.push((1..=100).map(change));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    // All, those before it, it alone, those behind it.
+    assert_eq!((database.begun, database.aborted), (4, 2));
+    assert_eq!(database.numbers(), (1..=39).chain(41..=100).collect::<Vec<_>>());
+    assert_eq!(rig.reached(), Some(csn(100)));
+    assert_eq!(rig.journal(100), (vec![csn(40)], 99));
+}
+
+#[test]
+fn a_change_that_is_refused_takes_no_transaction_with_it() {
+    let rig = Rig::new();
+    let mut database =
+        fake(|number| if number == 40 { Outcome::Refused(failure(19)) } else { Outcome::Applied });
+    rig.push((1..=100).map(change));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!((database.begun, database.aborted, database.numbers().len()), (1, 0, 99));
+    assert_eq!(rig.journal(100), (vec![csn(40)], 99));
+}
+
+#[test]
+fn without_transactions_each_change_commits_by_itself() {
+    let (rig, mut database) = (Rig::new(), fake(|_| Outcome::Applied));
+    database.atomic = false;
+    rig.push((1..=10).map(change));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!((database.begun, database.committed.len()), (10, 10));
+    assert_eq!(rig.reached(), Some(csn(10)));
+}
+
+#[test]
+fn a_change_that_needs_no_transaction_around_it_gets_none() {
+    let mut asked = 0;
+    let rig = Rig::new();
+    let mut database = fake(|number| {
+        asked += usize::from(number == 5);
+        // The first two times it is in a transaction: with all, and as the first of the rest.
+        if number == 5 && asked <= 2 { Outcome::Alone(failure(80)) } else { Outcome::Applied }
+    });
+    rig.push((1..=10).map(change));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(database.numbers(), [1, 2, 3, 4, 6, 7, 8, 9, 10], "5 committed by itself");
+    assert_eq!(rig.reached(), Some(csn(10)));
+    assert_eq!(rig.journal(10), (vec![], 10));
+}
+
+#[test]
+fn what_fails_for_a_reason_that_may_pass_waits_with_all_that_follow() {
+    let mut full = true;
+    let rig = Rig::new();
+    let mut database = fake(|number| match number {
+        40 if std::mem::take(&mut full) => Outcome::Temporary(failure(53)),
+        _ => Outcome::Applied,
+    });
+    rig.push((1..=100).map(change));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Pause);
+    assert_eq!((database.numbers().len(), rig.reached()), (0, None));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(database.committed.len(), 1);
+    assert_eq!(rig.reached(), Some(csn(100)));
+    assert_eq!(rig.journal(100), (vec![], 100));
+}
+
+#[test]
+fn a_change_whose_entry_is_missing_is_tried_again_when_something_was_added() {
+    let mut there = false;
+    let rig = Rig::new();
+    let mut database = fake(|number| {
+        there |= number == 2;
+        if number == 1 && !there { Outcome::Refused(failure(32)) } else { Outcome::Applied }
+    });
+    rig.push([change(1)]);
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(rig.journal(1), (vec![csn(1)], 0));
+    rig.push([add(2)]);
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(database.numbers(), [2, 1]);
+    assert_eq!(rig.journal(1), (vec![], 1));
+    assert_eq!(lock(&rig.shared.to_apply).set_aside, 0);
+}
+
+/// What a comparison or a load brings says nothing of what lies before it.
+#[test]
+fn a_state_does_not_move_the_vector_and_what_was_reached_does() {
+    let (rig, mut database) = (Rig::new(), fake(|_| Outcome::Applied));
+    let reached: Vector = [csn(7)].into_iter().collect();
+    assert!(lock(&rig.shared.to_apply).push(vec![Incoming::State(change(9))]));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(rig.reached(), None);
+    assert!(lock(&rig.shared.to_apply).push(vec![Incoming::Reached(reached.clone())]));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(rig.reached(), Some(csn(7)));
+    assert_eq!(database.context_csn, reached);
+}

@@ -1,0 +1,315 @@
+//! The initial load: an empty database is filled from a peer's snapshot, while it comes.
+
+use crate::limits;
+use crate::shared::{Incoming, Shared, lock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::Receiver;
+use tracing::{info, warn};
+use xmpp_parsers::jid::FullJid;
+use xmpp_parsers::stanza_error::DefinedCondition;
+use xmppsync_journal::Record;
+use xmppsync_link::{FileHash, FileOffer, FileReader, Group, IncomingFile, RequestError, TransferError};
+use xmppsync_replica::Vector;
+use xmppsync_wire::ldif::{LdifError, LdifReader};
+use xmppsync_wire::{LoadRequest, Payload, Progress, Snapshot, WireError};
+
+/// Why a load came to nothing. It begins anew.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("the source does not answer: {0}")]
+    Request(#[from] RequestError),
+    #[error("the source's answer cannot be used: {0}")]
+    Wire(#[from] WireError),
+    #[error("the source answered something else than was asked")]
+    Unexpected,
+    #[error("the file does not come")]
+    NoFile,
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error("the file cannot be read: {0}")]
+    Ldif(#[from] LdifError),
+    #[error("the file cannot be unpacked: {0}")]
+    Unpack(#[from] std::io::Error),
+    #[error("this server is being stopped")]
+    Stopped,
+}
+
+/// How far the load is: for the card and the log, by whoever looks.
+#[derive(Debug, Default)]
+pub(crate) struct Loading {
+    active: AtomicBool,
+    /// The database had nothing when it began.
+    into_nothing: AtomicBool,
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Loading {
+    pub(crate) fn begin(&self, into_nothing: bool) {
+        self.into_nothing.store(into_nothing, Ordering::Relaxed);
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(0, Ordering::Relaxed);
+        self.active.store(true, Ordering::Release);
+    }
+
+    fn into_nothing(&self) -> bool {
+        self.into_nothing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn end(&self) {
+        self.active.store(false, Ordering::Release);
+    }
+
+    /// `None`: no load runs.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        self.active.load(Ordering::Acquire).then(|| Progress {
+            done: self.done.load(Ordering::Relaxed),
+            total: self.total.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// A load on its way.
+pub(crate) struct Loader {
+    pub(crate) group: Arc<Group>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) source: FullJid,
+    /// Files that the source offers.
+    pub(crate) files: Receiver<(FileOffer, IncomingFile)>,
+}
+
+/// What was loaded.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) vector: Vector,
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) took: Duration,
+}
+
+/// What of a file is here already; it is gone on with by another transfer.
+struct Partial {
+    snapshot: Snapshot,
+    hash: FileHash,
+    unpacker: Unpacker,
+}
+
+impl Loader {
+    pub(crate) async fn run(mut self) -> Result<Loaded, LoadError> {
+        let begun = Instant::now();
+        let mut partial: Option<Partial> = None;
+        let mut cuts = 0;
+        loop {
+            let (snapshot, file) = self.ask(partial.as_ref()).await?;
+            let partial_now = match partial.take() {
+                Some(partial) if partial.snapshot.id == snapshot.id => partial,
+                _ => {
+                    info!(
+                        "loading {} entries from {} ({} bytes)",
+                        snapshot.entries, self.source, snapshot.bytes
+                    );
+                    self.shared.loading.total.store(snapshot.entries, Ordering::Relaxed);
+                    let unpacker = Unpacker::new(Arc::clone(&self.shared))?;
+                    Partial { snapshot, hash: FileHash::new(), unpacker }
+                }
+            };
+            let Partial { snapshot, hash, unpacker } = partial_now;
+            let reader = file.accept(hash);
+            // Unpacking and reading LDIF would hold up everything else on the hub's thread.
+            let taken = tokio::task::spawn_blocking(move || take(reader, unpacker)).await;
+            match taken.map_err(|_| LoadError::Stopped)? {
+                Ok(entries) => {
+                    let Snapshot { vector, bytes, .. } = snapshot;
+                    finish(&self.shared, &vector).await;
+                    return Ok(Loaded { vector, entries, bytes, took: begun.elapsed() });
+                }
+                Err((LoadError::Transfer(problem), Some((hash, unpacker))))
+                    if cuts < limits::LOAD_CUTS_MAX =>
+                {
+                    cuts += 1;
+                    warn!(
+                        "the load was cut off after {} bytes ({problem}); it goes on from there",
+                        hash.bytes()
+                    );
+                    partial = Some(Partial { snapshot, hash, unpacker });
+                    tokio::time::sleep(limits::LOAD_PAUSE).await;
+                }
+                Err((problem, _)) => return Err(problem),
+            }
+        }
+    }
+
+    /// Asks for the snapshot until it is made, then waits for its file.
+    async fn ask(&mut self, partial: Option<&Partial>) -> Result<(Snapshot, IncomingFile), LoadError> {
+        let resume = partial.map(|partial| (partial.snapshot.id.clone(), partial.hash.bytes()));
+        let deadline = Instant::now() + limits::SNAPSHOT_PATIENCE;
+        loop {
+            while self.files.try_recv().is_ok() {} // of an earlier question
+            let question = Payload::LoadRequest(LoadRequest { resume: resume.clone() }).to_element()?;
+            let answer = self.group.request(self.source.clone(), question, limits::PULL_TIMEOUT).await;
+            match answer {
+                Ok(answer) => {
+                    let Payload::Snapshot(snapshot) = Payload::decode(&answer)? else {
+                        return Err(LoadError::Unexpected);
+                    };
+                    let file = self.wait_for(&snapshot.id).await.ok_or(LoadError::NoFile)?;
+                    return Ok((snapshot, file));
+                }
+                Err(RequestError::Refused { condition: DefinedCondition::ResourceConstraint, .. })
+                | Err(RequestError::Offline | RequestError::Timeout)
+                    if Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(limits::SNAPSHOT_POLL).await;
+                }
+                Err(problem) => return Err(problem.into()),
+            }
+        }
+    }
+
+    async fn wait_for(&mut self, id: &str) -> Option<IncomingFile> {
+        loop {
+            let (offer, file) =
+                tokio::time::timeout(limits::PULL_TIMEOUT, self.files.recv()).await.ok()??;
+            if offer.id == id {
+                return Some(file);
+            }
+            file.refuse("another file is waited for");
+        }
+    }
+}
+
+type Cut = (LoadError, Option<(FileHash, Unpacker)>);
+
+/// Takes a file to its end, on a thread of its own.
+fn take(mut file: FileReader, mut unpacker: Unpacker) -> Result<u64, Cut> {
+    while let Some(chunk) = file.blocking_chunk() {
+        match chunk {
+            Ok(bytes) => unpacker.take(&bytes).map_err(|problem| (problem, None))?,
+            Err(problem) => {
+                let hash = file.hash().clone();
+                return Err((problem.into(), Some((hash, unpacker))));
+            }
+        }
+    }
+    unpacker.finish().map_err(|problem| (problem, None))
+}
+
+/// From compressed bytes to entries in the queue.
+struct Unpacker {
+    decoder: zstd::stream::write::Decoder<'static, Vec<u8>>,
+    reader: LdifReader,
+    shared: Arc<Shared>,
+    work: Vec<Incoming>,
+    work_bytes: usize,
+    entries: u64,
+    log: Log,
+}
+
+impl Unpacker {
+    fn new(shared: Arc<Shared>) -> std::io::Result<Unpacker> {
+        let decoder = zstd::stream::write::Decoder::new(Vec::new())?;
+        let (log, reader) = (Log::new(), LdifReader::new());
+        Ok(Unpacker { decoder, reader, shared, work: Vec::new(), work_bytes: 0, entries: 0, log })
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
+        use std::io::Write;
+        // Little at a time: what is unpacked of it may be much more.
+        for piece in bytes.chunks(limits::UNPACK_PIECE) {
+            self.decoder.write_all(piece)?;
+            self.drain()?;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<(), LoadError> {
+        let unpacked = std::mem::take(self.decoder.get_mut());
+        for piece in unpacked.chunks(limits::UNPACK_PIECE) {
+            self.reader.push(piece)?;
+            while let Some(entry) = self.reader.next() {
+                match entry {
+                    Ok(entry) => self.push(entry)?,
+                    Err(problem) => warn!("an entry of the snapshot is left out: {problem}"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: xmppsync_replica::Change) -> Result<(), LoadError> {
+        let entry = Arc::new(entry);
+        let entry =
+            if self.shared.loading.into_nothing() { Incoming::New(entry) } else { Incoming::State(entry) };
+        self.work_bytes += entry.size();
+        self.work.push(entry);
+        self.entries += 1;
+        if self.work.len() >= limits::TRANSACTION_CHANGES_MAX
+            || self.work_bytes >= limits::TRANSACTION_BYTES_MAX
+        {
+            self.hand_over()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for room in the queue: what comes faster than it can be written is held back, down to the sender.
+    fn hand_over(&mut self) -> Result<(), LoadError> {
+        let work = std::mem::take(&mut self.work);
+        self.work_bytes = 0;
+        while !lock(&self.shared.to_apply).push_if_room(&work) {
+            if lock(&self.shared.captured).is_closed() {
+                return Err(LoadError::Stopped);
+            }
+            std::thread::sleep(limits::LOAD_HELD_PAUSE);
+        }
+        self.shared.wake.notify_one();
+        self.shared.loading.done.store(self.entries, Ordering::Relaxed);
+        self.log.tell(self.entries, self.shared.loading.total.load(Ordering::Relaxed));
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<u64, LoadError> {
+        use std::io::Write;
+        self.decoder.flush()?;
+        self.drain()?;
+        self.reader.finish();
+        while let Some(entry) = self.reader.next() {
+            self.push(entry?)?;
+        }
+        self.hand_over()?;
+        Ok(self.entries)
+    }
+}
+
+/// Progress for the log, now and then.
+struct Log {
+    begun: Instant,
+    told: Instant,
+}
+
+impl Log {
+    fn new() -> Log {
+        Log { begun: Instant::now(), told: Instant::now() }
+    }
+
+    fn tell(&mut self, done: u64, total: u64) {
+        if self.told.elapsed() < limits::LOAD_LOG_INTERVAL {
+            return;
+        }
+        self.told = Instant::now();
+        let rate = done as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
+        let left = (total.saturating_sub(done) as f64 / rate.max(1.0)).ceil();
+        let percent = done.saturating_mul(100).checked_div(total).unwrap_or_default();
+        info!("{done} of {total} entries loaded ({percent} %), {rate:.0} entries/s, about {left:.0} s to go");
+    }
+}
+
+/// The database is whole: what is before it is in no journal here.
+async fn finish(shared: &Shared, vector: &Vector) {
+    let floors = vector.iter().map(Record::Floor);
+    shared
+        .store
+        .write(floors.chain([Record::TombstonesSince(crate::store::now()), Record::Loading(None)]).collect());
+    crate::heal::push(shared, vec![Incoming::Reached(vector.clone())]).await;
+}

@@ -1,0 +1,219 @@
+//! The whole database as one file, for a peer whose copy is empty: LDIF, compressed.
+//!
+//! The vector is taken before the first entry is read, so that whatever is changed meanwhile follows in the journal. One
+//! file serves all who ask within a while; who was cut off goes on in the same one.
+
+use crate::heal::as_put;
+use crate::host::{DumpEnd, Reader};
+use crate::limits;
+use crate::reads::{self, Read};
+use crate::shared::{Shared, lock};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use tracing::{info, warn};
+use xmppsync_link::FileHash;
+use xmppsync_replica::{EntryUuid, Vector};
+use xmppsync_wire::Snapshot;
+use xmppsync_wire::ldif::{LdifError, LdifWriter};
+
+/// The snapshot that there is, or is being made.
+#[derive(Default)]
+pub(crate) struct Snapshots {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    None,
+    Making,
+    Ready(Ready),
+}
+
+/// A snapshot that can be sent.
+struct Ready {
+    what: Snapshot,
+    path: PathBuf,
+    touched: Instant,
+}
+
+/// What the answer to a peer is.
+pub(crate) enum Answer {
+    /// This will be sent; the file is open.
+    Ready(Snapshot, File),
+    /// It is being made.
+    Wait,
+    /// There is nothing to be sent.
+    Empty,
+}
+
+/// Why it could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    #[error("the database cannot be read: {0}")]
+    Database(#[from] crate::host::Failure),
+    #[error("an entry cannot be written: {0}")]
+    Ldif(#[from] LdifError),
+    #[error("the file cannot be written: {0}")]
+    File(#[from] io::Error),
+}
+
+impl Snapshots {
+    /// The snapshot for a peer. Begins to make one when there is none, or none that is young enough.
+    pub(crate) fn answer(&self, shared: &Arc<Shared>, dir: &Path, resume: Option<&str>) -> Answer {
+        let mut state = lock(&self.state);
+        if let State::Ready(ready) = &mut *state {
+            let wanted = resume == Some(ready.what.id.as_str());
+            if (wanted || ready.touched.elapsed() < limits::SNAPSHOT_AGE)
+                && let Ok(file) = File::open(&ready.path)
+            {
+                if wanted {
+                    ready.touched = Instant::now();
+                }
+                return Answer::Ready(ready.what.clone(), file);
+            }
+        }
+        if matches!(*state, State::Making) {
+            return Answer::Wait;
+        }
+        let Some(dataset) = *lock(&shared.dataset) else { return Answer::Empty };
+        if let State::Ready(old) = std::mem::replace(&mut *state, State::Making) {
+            remove(&old.path);
+        }
+        drop(state);
+        let draft = Draft {
+            id: format!("{:016x}", rand::random::<u64>()),
+            dataset,
+            vector: lock(&shared.vector).clone(),
+            dir: dir.to_owned(),
+        };
+        reads::submit(shared, Read::Dump(draft));
+        Answer::Wait
+    }
+
+    /// The reading thread is done.
+    pub(crate) fn finished(&self, made: Result<(Snapshot, PathBuf), SnapshotError>) {
+        *lock(&self.state) = match made {
+            Ok((what, path)) => {
+                info!("a snapshot of {} entries is ready, {} bytes", what.entries, what.bytes);
+                State::Ready(Ready { what, path, touched: Instant::now() })
+            }
+            Err(problem) => {
+                warn!("no snapshot can be made for a peer: {problem}");
+                State::None
+            }
+        };
+    }
+
+    /// Removes a file that nobody has asked for in a while.
+    pub(crate) fn expire(&self) {
+        let mut state = lock(&self.state);
+        if let State::Ready(ready) = &*state
+            && ready.touched.elapsed() >= limits::SNAPSHOT_KEPT
+        {
+            remove(&ready.path);
+            *state = State::None;
+        }
+    }
+}
+
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        if let State::Ready(ready) = &*lock(&self.state) {
+            remove(&ready.path);
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(problem) = fs::remove_file(path) {
+        warn!("the old snapshot {} cannot be removed: {problem}", path.display());
+    }
+}
+
+/// What an earlier run left behind.
+pub(crate) fn remove_leftovers(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            remove(&entry.path());
+        }
+    }
+}
+
+const PREFIX: &str = "snapshot-";
+
+/// A snapshot that is to be made.
+pub(crate) struct Draft {
+    id: String,
+    dataset: EntryUuid,
+    vector: Vector,
+    dir: PathBuf,
+}
+
+impl Draft {
+    /// Reads the database on a thread of the host. `None`: the host wanted the thread back; from the beginning again.
+    pub(crate) fn make(&self, reader: &mut dyn Reader) -> Result<Option<(Snapshot, PathBuf)>, SnapshotError> {
+        let path = self.dir.join(format!("{PREFIX}{}.ldif.zst", self.id));
+        let made = self.write(reader, &path);
+        if !matches!(made, Ok(Some(_))) {
+            let _ = fs::remove_file(&path);
+        }
+        Ok(made?.map(|what| (what, path)))
+    }
+
+    fn write(&self, reader: &mut dyn Reader, path: &Path) -> Result<Option<Snapshot>, SnapshotError> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let out = Hashing { file, hash: FileHash::new() };
+        let compressor = zstd::stream::write::Encoder::new(out, limits::SNAPSHOT_COMPRESSION)?;
+        let mut writer = LdifWriter::new(compressor, &["a snapshot for a replica"])?;
+        let mut problem = None;
+        let end = reader.dump(&mut |change| match writer.write(&as_put(change)) {
+            Ok(()) => true,
+            // Such an entry cannot be replicated at all.
+            Err(LdifError::NotAnEntry { .. } | LdifError::Unusable { .. }) => true,
+            Err(failed) => {
+                problem = Some(failed);
+                false
+            }
+        })?;
+        if let Some(problem) = problem {
+            return Err(problem.into());
+        }
+        if end == DumpEnd::Yielded {
+            return Ok(None);
+        }
+        let entries = writer.entries();
+        let mut out = writer.into_inner().finish()?;
+        out.flush()?;
+        Ok(Some(Snapshot {
+            id: self.id.clone(),
+            bytes: out.hash.bytes(),
+            sha256: out.hash.sha256(),
+            entries,
+            dataset: self.dataset,
+            vector: self.vector.clone(),
+        }))
+    }
+}
+
+/// A file and the hash of what is in it.
+struct Hashing {
+    file: File,
+    hash: FileHash,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,158 @@
+//! Where no journal reaches back, and where nothing tells that databases differ: their entries are compared.
+
+use crate::PATIENCE;
+use crate::catching_up::{add_many, settle_some};
+use crate::meanwhile::{assert_travels, count, end_of};
+use crate::steps::{PEOPLE, add_person, group_with, settle, wait_entry};
+use std::fs;
+use xmppsync_lab::{Dump, Group, GroupOptions, SUFFIX, Slapd, SlapdOptions, wait_until};
+
+/// So many servers whose journals hold little, and nothing that the XMPP server keeps.
+fn group(servers: usize) -> Group {
+    let lines = ["xmppsync-offline-messages 0", "xmppsync-journal-size 1m"];
+    let overlay_lines = lines.map(str::to_owned).to_vec();
+    group_with(GroupOptions { servers, overlay_lines, ..GroupOptions::default() })
+}
+
+fn people(server: &Slapd, names: &[&str]) -> Vec<String> {
+    let mut ldap = server.ldap().unwrap();
+    names.iter().map(|uid| add_person(&mut ldap, uid)).collect()
+}
+
+fn dn(uid: &str) -> String {
+    format!("uid={uid},{PEOPLE}")
+}
+
+fn assert_has(dump: &Dump, there: &[&str], gone: &[&str]) {
+    there.iter().for_each(|uid| assert!(dump.contains_key(&dn(uid)), "{uid} is missing"));
+    gone.iter().for_each(|uid| assert!(!dump.contains_key(&dn(uid)), "{uid} is back"));
+}
+
+/// Waits until the server has told that the journal has forgotten what the other one lacks.
+fn wait_forgotten(server: &Slapd, jid: &str) {
+    let line = server.wait_log("the journal reached xmppsync-journal-size", PATIENCE).unwrap();
+    assert!(line.contains(jid), "{line}");
+    assert_eq!(count(&server.run_log(), "the journal reached xmppsync-journal-size"), 1);
+}
+
+#[test]
+fn a_server_that_was_away_for_longer_than_journals_reach_back_is_healed_by_comparison() {
+    let mut group = group(3);
+    people(&group.servers[0], &["modified", "renamed-later", "deleted", "moved", "same"]);
+    settle(&group);
+    group.servers[2].stop().unwrap();
+    let mut ldap = group.servers[0].ldap().unwrap();
+    ldap.replace(&dn("modified"), "description", &["changed meanwhile"]).unwrap();
+    ldap.rename(&dn("renamed-later"), "uid=renamed", None).unwrap();
+    ldap.delete(&dn("deleted")).unwrap();
+    ldap.add(&format!("ou=new,{SUFFIX}"), &[("objectClass", "organizationalUnit"), ("ou", "new")]).unwrap();
+    ldap.rename(&dn("moved"), "uid=moved", Some(&format!("ou=new,{SUFFIX}"))).unwrap();
+    add_many(&group.servers[0], "missed", 2_000, 1_000);
+    let absent = group.jid(2);
+    group.servers[..2].iter().for_each(|server| wait_forgotten(server, &absent));
+    group.servers[2].start().unwrap();
+    let dump = settle(&group);
+    assert_has(&dump, &["renamed", "same", "missed0", "missed1999"], &["renamed-later", "deleted", "moved"]);
+    let log = group.servers[2].run_log();
+    assert_eq!(count(&log, "nobody's journal reaches back"), 1, "{}", end_of(&log));
+    let line = group.servers[2].wait_log("entries or deletes taken from it", PATIENCE).unwrap();
+    assert!(line.contains("200") && line.contains("0 given to it"), "{line}");
+    assert_travels(&group.servers[2], &group.servers[0], "and back");
+    assert_travels(&group.servers[0], &group.servers[2], "and forth");
+}
+
+/// Both sides write more than their journals hold.
+#[test]
+fn a_server_that_was_cut_off_and_written_to_gives_the_others_what_it_made() {
+    let mut group = group(3);
+    let names = ["a-deletes", "c-deletes", "a-changes", "c-changes", "c-renames-later", "same"];
+    people(&group.servers[0], &names);
+    settle(&group);
+    let right = group.config(2).unwrap();
+    let mut wrong = right.clone();
+    // Nothing listens there.
+    let server = format!("xmppsync-server {}", group.lab.free_address().unwrap());
+    wrong.databases[0].overlay_lines.retain(|line| !line.starts_with("xmppsync-server "));
+    wrong.databases[0].overlay_lines.push(server);
+    group.servers[2].stop().unwrap();
+    group.servers[2].set_config(wrong).unwrap();
+    group.servers[2].start().unwrap();
+
+    let (mut at_a, mut at_c) = (group.servers[0].ldap().unwrap(), group.servers[2].ldap().unwrap());
+    at_a.delete(&dn("a-deletes")).unwrap();
+    at_c.delete(&dn("c-deletes")).unwrap();
+    at_a.replace(&dn("a-changes"), "description", &["from a"]).unwrap();
+    at_c.replace(&dn("c-changes"), "description", &["from c"]).unwrap();
+    at_c.rename(&dn("c-renames-later"), "uid=c-renames", None).unwrap();
+    add_many(&group.servers[0], "a-adds", 2_000, 1_000);
+    add_many(&group.servers[2], "c-adds", 2_000, 1_000);
+    group.servers[0].wait_log("the journal reached xmppsync-journal-size", PATIENCE).unwrap();
+    group.servers[2].wait_log("the journal reached xmppsync-journal-size", PATIENCE).unwrap();
+
+    group.servers[2].stop().unwrap();
+    group.servers[2].set_config(right).unwrap();
+    group.servers[2].start().unwrap();
+    settle_some(&group.servers);
+    let dump = settle(&group);
+    let there = ["a-changes", "c-changes", "c-renames", "same", "a-adds1999", "c-adds1999"];
+    assert_has(&dump, &there, &["a-deletes", "c-deletes", "c-renames-later"]);
+    assert_eq!(dump[&dn("a-changes")]["description"], [b"from a".to_vec()].into());
+    assert_eq!(dump[&dn("c-changes")]["description"], [b"from c".to_vec()].into());
+    for (from, to) in [(0, 2), (2, 1), (1, 0)] {
+        assert_travels(&group.servers[from], &group.servers[to], &format!("from {from} to {to}"));
+    }
+}
+
+/// The second server's database is put back to another state, its journal with it, and its contextCSN says that it has
+/// everything: nothing but a check can tell.
+#[test]
+fn a_regular_check_heals_what_nothing_told_of_and_is_silent_when_there_is_nothing() {
+    let quiet = SlapdOptions { debug_level: "none".to_owned(), ..SlapdOptions::default() };
+    let overlay_lines = vec!["xmppsync-check-interval 2s".to_owned()];
+    let mut group = group_with(GroupOptions { servers: 2, overlay_lines, ..GroupOptions::default() });
+    people(&group.servers[0], &["changed", "lost", "same"]);
+    settle(&group);
+    let before = group.servers[1].slapcat(SUFFIX).unwrap();
+    group.servers[0].ldap().unwrap().replace(&dn("changed"), "description", &["later"]).unwrap();
+    settle(&group);
+    group.servers[1].stop().unwrap();
+    let now = group.servers[1].slapcat(SUFFIX).unwrap();
+    let older = with_entry(&now, &dn("changed"), &entry(&before, &dn("changed")));
+    let database = group.servers[1].database_dir(0);
+    fs::remove_dir_all(&database).unwrap();
+    fs::create_dir(&database).unwrap();
+    group.servers[1].slapadd(SUFFIX, &with_entry(&older, &dn("lost"), ""), true).unwrap();
+    // The first one shows what an administrator always sees.
+    group.servers[0].stop().unwrap();
+    let config = group.config(0).unwrap();
+    group.servers[0] = Slapd::prepare(&group.lab, "a", config, quiet).unwrap();
+    group.start().unwrap();
+    let dump = settle(&group);
+    assert_eq!(dump[&dn("changed")]["description"], [b"later".to_vec()].into());
+    // The second server has seen the entry, as its contextCSN says, and has it no more.
+    assert_has(&dump, &["changed", "same"], &["lost"]);
+
+    let logs =
+        || [&group.servers[0], &group.servers[1]].map(|server| count(&server.run_log(), "compared with"));
+    let before = count(&group.servers[1].run_log(), "a server compares its entries with this one");
+    let said = logs()[0];
+    wait_until("the first server checks twice more", PATIENCE, || {
+        let now = count(&group.servers[1].run_log(), "a server compares its entries with this one");
+        if now >= before + 2 { Ok(()) } else { Err(format!("{before}, now {now}")) }
+    })
+    .unwrap();
+    assert_eq!(logs()[0], said, "{}", end_of(&group.servers[0].run_log()));
+    wait_entry(&group.servers[1], &dn("same"), true);
+}
+
+/// An entry of an LDIF, with the empty line behind it.
+fn entry(ldif: &str, dn: &str) -> String {
+    let ldif = ldif.replace("\n ", "");
+    let found = ldif.split_inclusive("\n\n").find(|entry| entry.starts_with(&format!("dn: {dn}\n")));
+    found.unwrap().to_owned()
+}
+
+/// The LDIF with another text in the place of an entry.
+fn with_entry(ldif: &str, dn: &str, text: &str) -> String {
+    ldif.replace("\n ", "").replace(&entry(ldif, dn), text)
+}
