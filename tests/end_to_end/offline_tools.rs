@@ -132,6 +132,22 @@ fn what_slapadd_and_slapmodify_did_is_sent_once_and_keeps_its_content() {
 }
 
 #[test]
+fn what_slapadd_brought_is_not_forgotten_by_a_start_that_ends_at_once() {
+    let mut group = group(2);
+    group.servers[0].stop().unwrap();
+    group.ejabberd.pause().unwrap();
+    group.servers[0].slapadd(SUFFIX, &person_ldif("brought"), false).unwrap();
+    for _ in 0..3 {
+        group.servers[0].start().unwrap();
+        group.servers[0].stop().unwrap();
+    }
+    group.ejabberd.resume().unwrap();
+    group.servers[0].start().unwrap();
+    wait_entry(&group.servers[1], &dn("brought"), true);
+    settle(&group);
+}
+
+#[test]
 fn a_tree_deleted_offline_and_a_name_used_again_arrive_whatever_order_they_are_found_in() {
     let mut group = group(2);
     let mut ldap = group.servers[0].ldap().unwrap();

@@ -118,9 +118,6 @@ impl Driver {
     /// Returns the command that ended it, if it was one.
     async fn replicate(&mut self) -> Option<Command> {
         let outgoing = Outgoing::new(&self.config, self.found.own_head);
-        for change in std::mem::take(&mut self.found.unpublished) {
-            lock(&self.shared.captured).push(change);
-        }
         let card = match outgoing.card(&self.shared, &self.config).to_element() {
             Ok(card) => card,
             Err(problem) => {
@@ -160,6 +157,9 @@ impl Driver {
         let remembered = running.driver.remembered().await;
         running.incoming.remember(remembered);
         let stop = running.turn_by_turn(&mut commands, events, pages).await;
+        if running.outgoing.holds_back() {
+            lock(&running.driver.shared.captured).set_missed();
+        }
         self.commands = commands;
         self.hub.release(&self.config.session.jid).await;
         stop

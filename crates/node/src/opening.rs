@@ -67,7 +67,8 @@ pub(crate) fn compare(
             if went_back || differences.older {
                 put_back(journal, database, &mut found)?;
             } else {
-                let tools = matches!(opened, Opened::Existing { clean: Some(_), .. });
+                let tools =
+                    matches!(opened, Opened::Existing { clean: Some(clean), .. } if !clean.is_empty());
                 catch_up(journal, database, own, tools, differences, &mut found)?;
                 know_head(journal, own, &mut found)?;
             }
@@ -318,3 +319,6 @@ fn state(
     database.touch(dn, &uuid, csn)?;
     Ok(database.read_entry(&uuid)?.map(|found| Change { csn, ..as_put(found) }))
 }
+
+#[cfg(test)]
+mod tests;

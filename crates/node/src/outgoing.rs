@@ -91,6 +91,11 @@ impl Outgoing {
         self.online && !(self.outbox.is_settled() && self.order.is_empty() && self.unwritten.is_empty())
     }
 
+    /// Whether changes were taken that are not on their way into the journal yet.
+    pub(crate) fn holds_back(&self) -> bool {
+        !self.order.is_empty()
+    }
+
     /// Takes what was captured, in commit order. Returns when to look again for what is held back.
     pub(crate) fn collect(
         &mut self,

@@ -103,7 +103,10 @@ impl Replica {
         let entered = span.enter();
         let hub = Hub::enter(&config.group.room)?;
         let opened = Replica::open_journal(&config, &database, opening);
-        let (shared, found) = opened.inspect_err(|_| hub.leave())?;
+        let (shared, mut found) = opened.inspect_err(|_| hub.leave())?;
+        for change in std::mem::take(&mut found.unpublished) {
+            lock(&shared.captured).push(change);
+        }
         let (commands, receiver) = mpsc::unbounded_channel();
         let driver =
             Driver::new(config, Arc::clone(&shared), Arc::clone(&database), hub.clone(), receiver, found);
@@ -213,7 +216,8 @@ impl Replica {
             }
         }
         // After the last write: the next start sees by it that nobody else wrote.
-        let generation = self.database.generation().map(Generation::encode);
+        let whole = !lock(&self.shared.captured).has_missed();
+        let generation = self.database.generation().filter(|_| whole).map(Generation::encode);
         self.shared.store.close(generation.unwrap_or_default(), limits::JOURNAL_CLOSE_TIMEOUT);
         self.hub.leave();
     }

@@ -83,6 +83,8 @@ pub(crate) struct Captured {
     skipped: Vec<Record>,
     /// Nobody takes changes any more.
     closed: bool,
+    /// A change that is in the database did not get into the journal.
+    missed: bool,
 }
 
 /// What the driver took over in one go.
@@ -95,11 +97,13 @@ pub(crate) struct Taken {
 impl Captured {
     /// The driver has ended: what comes from now on is not kept.
     pub(crate) fn close(&mut self) {
-        *self = Captured { closed: true, ..Captured::default() };
+        let missed = self.missed || !self.changes.is_empty() || self.overflow.is_some();
+        *self = Captured { closed: true, missed, ..Captured::default() };
     }
 
     pub(crate) fn push(&mut self, change: Change) {
         if self.closed {
+            self.missed = true;
             return;
         }
         let size = change.size();
@@ -132,6 +136,16 @@ impl Captured {
             overflow: self.overflow.take(),
             skipped: std::mem::take(&mut self.skipped),
         }
+    }
+
+    /// What was taken will not get into the journal.
+    pub(crate) fn set_missed(&mut self) {
+        self.missed = true;
+    }
+
+    /// Whether the journal lacks a change that is in the database: the next start has to look for it.
+    pub(crate) fn has_missed(&self) -> bool {
+        self.missed
     }
 
     /// Whether the driver has ended.

@@ -1,0 +1,186 @@
+use super::*;
+use xmppsync_replica::ServerId;
+
+/// A database of entries without content.
+#[derive(Clone)]
+struct Fake {
+    entries: Vec<(EntryUuid, Option<Csn>)>,
+    vector: Vector,
+    generation: Generation,
+    minted: u32,
+}
+
+impl Opening for Fake {
+    fn vector(&mut self) -> Result<Vector, Failure> {
+        Ok(self.vector.clone())
+    }
+
+    fn scan(&mut self, each: &mut dyn FnMut(Stored<'_>)) -> Result<(), Failure> {
+        self.entries.iter().for_each(|(uuid, csn)| each(Stored { dn: "cn=x", uuid: *uuid, csn: *csn }));
+        Ok(())
+    }
+
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
+        let found = self.entries.iter().find(|(here, _)| here == uuid);
+        let state = |csn| Change { csn, uuid: *uuid, operation: Operation::Delete { dn: String::new() } };
+        Ok(found.and_then(|(_, csn)| csn.map(state)))
+    }
+
+    fn new_csn(&mut self) -> Result<Csn, Failure> {
+        self.minted += 1;
+        Ok(csn(100 + self.minted, OWN))
+    }
+
+    fn touch(&mut self, _dn: &str, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure> {
+        self.entries.iter_mut().filter(|(here, _)| here == uuid).for_each(|(_, here)| *here = Some(csn));
+        Ok(())
+    }
+
+    fn generation(&mut self) -> Option<Generation> {
+        Some(self.generation)
+    }
+}
+
+const OWN: u32 = 1;
+
+fn csn(second: u32, server: u32) -> Csn {
+    let text =
+        format!("20261122{:02}{:02}{:02}.000000Z#000000#", second / 3600, second / 60 % 60, second % 60);
+    Csn::parse_stored(format!("{text}{server:03x}#000000").as_bytes()).unwrap()
+}
+
+fn uuid(number: u8) -> EntryUuid {
+    EntryUuid::from_bytes([number; 16])
+}
+
+/// What servers 1, 2 and none made, at the seconds 1 to 3.
+fn three() -> Fake {
+    Fake {
+        entries: vec![(uuid(1), Some(csn(1, OWN))), (uuid(2), Some(csn(2, 2))), (uuid(3), Some(csn(3, 0)))],
+        vector: [csn(1, OWN), csn(2, 2)].into_iter().collect(),
+        generation: Generation { file: 7, transaction: 10 },
+        minted: 0,
+    }
+}
+
+/// A journal that was begun with [`three`].
+struct Lab(tempfile::TempDir);
+
+impl Lab {
+    fn new() -> Lab {
+        let lab = Lab(tempfile::tempdir().unwrap());
+        let found = lab.open(&mut three(), true);
+        assert!(found.unpublished.is_empty() && !found.compare);
+        lab
+    }
+
+    /// Opens the database, and closes the journal again, cleanly or not.
+    fn open(&self, database: &mut Fake, clean: bool) -> Found {
+        self.open_with(database, clean, &[])
+    }
+
+    /// And writes something down before that.
+    fn open_with(&self, database: &mut Fake, clean: bool, records: &[Record]) -> Found {
+        let (mut journal, opened) = Journal::open(self.0.path(), "dc=x").unwrap();
+        let found = compare(&mut journal, &opened, database, ServerId::new(OWN).unwrap()).unwrap();
+        journal.write(records).unwrap();
+        if clean {
+            journal.close(&database.generation.encode()).unwrap();
+        }
+        found
+    }
+}
+
+fn sent(found: &Found) -> Vec<EntryUuid> {
+    found.unpublished.iter().map(|change| change.uuid).collect()
+}
+
+#[test]
+fn a_crash_after_which_nothing_differs_sends_nothing() {
+    let lab = Lab::new();
+    for _ in 0..2 {
+        let found = lab.open(&mut three(), false);
+        assert_eq!((sent(&found), found.compare), (vec![], false));
+    }
+}
+
+#[test]
+fn own_changes_and_deletes_that_the_journal_lacks_are_sent_after_a_crash() {
+    let lab = Lab::new();
+    let mut database = three();
+    lab.open(&mut database, false);
+    database.entries[0].1 = Some(csn(5, OWN));
+    database.entries.remove(1);
+    database.vector.advance(csn(5, OWN));
+    let found = lab.open(&mut database, false);
+    assert_eq!(sent(&found), [uuid(1), uuid(2)]);
+    assert_eq!((found.own_head, found.compare), (Some(csn(1, OWN)), false));
+}
+
+#[test]
+fn a_state_that_a_comparison_brought_before_a_crash_is_compared_again_and_not_sent() {
+    let lab = Lab::new();
+    let mut database = three();
+    lab.open(&mut database, false);
+    database.entries.push((uuid(4), Some(csn(9, 3))));
+    let found = lab.open(&mut database, false);
+    assert_eq!((sent(&found), found.compare), (vec![], true));
+}
+
+#[test]
+fn what_offline_tools_brought_is_sent_whatever_its_csn() {
+    let lab = Lab::new();
+    let mut database = three();
+    database.generation.transaction = 12;
+    // Of no server, of one that nobody knows, and one that was deleted here.
+    database.entries.extend([
+        (uuid(4), Some(csn(9, 0))),
+        (uuid(5), Some(csn(9, 3))),
+        (uuid(6), Some(csn(1, 2))),
+        (uuid(7), None),
+    ]);
+    let mut found = lab.open(&mut database, true);
+    found.unpublished.sort_by_key(|change| change.uuid);
+    assert_eq!(sent(&found), [uuid(4), uuid(5), uuid(6), uuid(7)]);
+    // They did not get into the journal.
+    assert_eq!(sent(&lab.open(&mut database, false)).len(), 0, "the last end was a clean one");
+    assert_eq!(sent(&lab.open(&mut database, false)).len(), 4);
+}
+
+#[test]
+fn another_file_is_a_database_that_was_put_back_however_many_transactions_it_had() {
+    let lab = Lab::new();
+    let mut database = three();
+    database.generation = Generation { file: 8, transaction: 1_000 };
+    database.entries.remove(0);
+    let found = lab.open(&mut database, true);
+    assert_eq!((sent(&found), found.compare), (vec![], true));
+}
+
+#[test]
+fn an_entry_older_than_the_journal_saw_it_is_a_database_that_was_put_back() {
+    let lab = Lab::new();
+    let mut database = three();
+    lab.open_with(&mut database, true, &[Record::Put { uuid: uuid(2), csn: csn(8, 2) }]);
+    database.generation.transaction = 11;
+    database.entries.remove(0);
+    let found = lab.open(&mut database, true);
+    assert_eq!((sent(&found), found.compare), (vec![], true));
+}
+
+#[test]
+fn that_a_database_was_put_back_is_remembered_until_it_is_mended() {
+    let lab = Lab::new();
+    let mut database = three();
+    lab.open_with(&mut database, true, &[Record::Head(csn(50, OWN))]);
+    database.generation.file = 8;
+    for clean in [false, true, true] {
+        let found = lab.open(&mut database, clean);
+        assert!(found.compare);
+        assert_eq!(found.vector.get(csn(1, OWN).server_id()), Some(csn(1, OWN)), "it lacks what came later");
+    }
+    lab.open_with(&mut database, true, &[Record::PutBack(false)]);
+    let found = lab.open(&mut database, true);
+    assert!(!found.compare);
+    assert_eq!(found.vector.get(csn(1, OWN).server_id()), Some(csn(50, OWN)));
+}
