@@ -52,6 +52,8 @@ struct Running<'a> {
     answering: JoinSet<()>,
     /// The comparison with a peer that runs; dropped with the driver.
     comparing: JoinSet<Compared>,
+    /// That this replica has to compare was told, and it is not done.
+    catching_up: bool,
     /// When to compare with a peer although nothing seems to be missing.
     next_check: Option<Instant>,
 }
@@ -121,6 +123,7 @@ impl Driver {
             answers: Answers::new(Arc::clone(&self.shared), Arc::clone(&self.database)),
             answering: JoinSet::new(),
             comparing: JoinSet::new(),
+            catching_up: false,
             next_check: self.first_check(),
             driver: self,
             group: Arc::new(group),
@@ -221,7 +224,7 @@ impl Running<'_> {
         if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
             driver.shared.store.set_needed(needed);
         }
-        let absent = self.incoming.absent(&driver.config.group.peers);
+        let absent = self.incoming.absent_known(&driver.config.group.peers);
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
         let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);
@@ -246,7 +249,7 @@ impl Running<'_> {
             self.incoming.inbox.handle_reconcile_failure(now);
             return;
         };
-        if catch_up {
+        if catch_up && !std::mem::replace(&mut self.catching_up, true) {
             warn!(
                 "nobody's journal reaches back to where this server was; its entries are compared with those of server {server}"
             );
@@ -272,7 +275,10 @@ impl Running<'_> {
         };
         heal::report(&peer, catch_up, &outcome);
         match outcome {
-            Ok(healed) if catch_up => self.incoming.inbox.handle_state(&healed.vector, now),
+            Ok(healed) if catch_up => {
+                self.catching_up = false;
+                self.incoming.inbox.handle_state(&healed.vector, now);
+            }
             Ok(_) => {}
             Err(_) if catch_up => self.incoming.inbox.handle_reconcile_failure(now),
             // Sooner than the next time.

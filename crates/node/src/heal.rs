@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tracing::{debug, info, warn};
 use xmpp_parsers::jid::FullJid;
+use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_journal::Record;
 use xmppsync_link::{Group, RequestError};
 use xmppsync_replica::{
@@ -35,6 +36,13 @@ pub(crate) enum HealError {
     NoJournal,
     #[error("this server is being stopped")]
     Stopped,
+}
+
+impl HealError {
+    fn is_busy(&self) -> bool {
+        let HealError::Request(RequestError::Refused { condition, .. }) = self else { return false };
+        *condition == DefinedCondition::ResourceConstraint
+    }
 }
 
 /// What was done.
@@ -338,6 +346,8 @@ pub(crate) fn report(peer: &FullJid, catch_up: bool, outcome: &Result<Healed, He
             "compared with {peer}: {taken} entries or deletes taken from it, {given} given to it, {left} still differ: \
              refused on one side (see \"set aside\" in its log), or too large"
         ),
+        // It is tried again, with whom has time.
+        Err(problem) if problem.is_busy() => debug!("not compared with {peer}: {problem}"),
         Err(problem) => warn!("the comparison with {peer} came to nothing: {problem}"),
     }
 }
