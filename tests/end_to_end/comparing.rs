@@ -238,3 +238,37 @@ fn three_servers_that_were_away_too_long_return_at_the_same_moment_and_none_wait
         assert_travels(&group.servers[from], &group.servers[to], &format!("from {from} to {to}"));
     }
 }
+
+/// What is on its way while two servers compare is neither lost nor taken for deleted.
+#[test]
+fn comparing_amid_writes_loses_nothing_and_brings_nothing_back() {
+    const EACH: usize = 1_500;
+    let overlay_lines = vec!["xmppsync-check-interval 1s".to_owned()];
+    let group = group_with(GroupOptions { servers: 3, overlay_lines, ..GroupOptions::default() });
+    thread::scope(|scope| {
+        for server in &group.servers {
+            scope.spawn(|| {
+                let mut ldap = server.ldap().unwrap();
+                for number in 0..EACH {
+                    let dn = add_person(&mut ldap, &format!("{}{number}", server.name()));
+                    match number % 3 {
+                        0 => ldap.delete(&dn).unwrap(),
+                        1 => ldap.replace(&dn, "description", &["changed"]).unwrap(),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    let dump = settle(&group);
+    let mut checks = 0;
+    for server in &group.servers {
+        for number in 0..EACH {
+            let there = dump.contains_key(&dn(&format!("{}{number}", server.name())));
+            assert_eq!(there, number % 3 != 0, "{}{number}", server.name());
+        }
+        checks += count(&server.run_log(), "a server compares its entries with this one");
+        assert_eq!(complaints(server), "", "on {}", server.name());
+    }
+    assert!(checks > 3, "{checks} comparisons");
+}

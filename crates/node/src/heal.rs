@@ -161,9 +161,11 @@ impl Healer {
         let states: Vec<Change> = entries.states().cloned().collect();
         let uuids: Vec<EntryUuid> =
             states.iter().map(|change| change.uuid).chain(entries.absent.iter().copied()).collect();
+        // The vector first: an entry that comes in between must not look as if it had been here and were deleted.
+        let own = lock(&self.shared.vector).clone();
         let known = knowledge(&self.shared, uuids.clone()).await.ok_or(HealError::NoJournal)?;
         let before = taken.states.len();
-        let (nothing, own) = (Known::default(), lock(&self.shared.vector).clone());
+        let nothing = Known::default();
         for state in states {
             let known = known.get(&state.uuid).unwrap_or(&nothing);
             match known.judge(&state, &own) {

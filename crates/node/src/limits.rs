@@ -91,3 +91,5 @@ pub const COMPARISON_TIMEOUT: Duration = Duration::from_secs(60);
 pub const CHECK_RETRY: Duration = Duration::from_secs(60);
 /// Bytes of states that a comparison gathers before they are put into order and applied.
 pub const STATES_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Deletes that are remembered so that an older state does not bring the entry back.
+pub const RECENT_DELETES_MAX: usize = 10_000;
