@@ -2,10 +2,36 @@
 
 use crate::PATIENCE;
 use crate::meanwhile::{assert_travels, count, end_of};
-use crate::steps::{PEOPLE, add_person, complaints, group_with, settle};
+use crate::steps::{PEOPLE, add_person, complaints, entry_csn, group_with, settle};
 use std::fmt::Write as _;
 use std::thread;
 use xmppsync_lab::{ContextCsn, Group, GroupOptions, Ldap, SUFFIX, Slapd, assert_equal_with, wait_for};
+
+/// The age is not what counts while a listed server is away, nor whether anybody was restarted meanwhile.
+#[test]
+fn what_an_absent_server_lacks_is_kept_although_it_is_old() {
+    let mut group = group_with(GroupOptions {
+        servers: 2,
+        overlay_lines: ["xmppsync-offline-messages 0", "xmppsync-retention 1s"].map(str::to_owned).to_vec(),
+        ..GroupOptions::default()
+    });
+    // The other one has shown that it has what was written so far.
+    let (csn, card) = (entry_csn(&group.servers[0], PEOPLE), format!("card of {}", group.jid(1)));
+    let shown = |line: &str| line.contains(&card) && line.contains(&csn);
+    wait_for("its card", PATIENCE, || group.servers[0].run_log().lines().any(shown)).unwrap();
+    group.servers[1].stop().unwrap();
+    add_many(&group.servers[0], "missed", 100, 100);
+    // Those that the other one has are forgotten; by then these are old enough too.
+    group.servers[0].wait_log("the journal forgot", PATIENCE).unwrap();
+    group.servers[0].restart().unwrap();
+    let dn = add_person(&mut group.servers[0].ldap().unwrap(), "last");
+    group.servers[1].start().unwrap();
+    settle_some(&group.servers);
+    assert!(group.servers[1].ldap().unwrap().entry(&dn).unwrap().is_some());
+    assert_pulled(&group.servers[1]);
+    // And now they go.
+    group.servers[0].wait_log("the journal forgot", PATIENCE).unwrap();
+}
 
 /// So many servers, and nothing that the XMPP server keeps for one that is away: only pulls bring what it missed.
 fn group(servers: usize) -> Group {

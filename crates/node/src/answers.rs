@@ -187,6 +187,13 @@ impl Answers {
         {
             let mut open = lock(&self.comparisons);
             open.retain(|open| open.touched.elapsed() < limits::COMPARISON_TIMEOUT);
+            // Who has learned all that differs does not say so; somebody else needs the place.
+            let idle = |open: &Open| open.touched.elapsed() > limits::COMPARISON_PAUSE;
+            if open.len() >= limits::COMPARISONS_MAX
+                && let Some(place) = open.iter().position(idle)
+            {
+                open.remove(place);
+            }
             if open.len() >= limits::COMPARISONS_MAX {
                 return busy("other servers are comparing their entries with this one");
             }

@@ -146,12 +146,15 @@ fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]
     for (index, incoming) in work.iter().enumerate() {
         incoming.advance(&mut vector);
         let Some(change) = incoming.change() else { continue };
+        if is_outdated(shared, incoming) {
+            continue;
+        }
         let outcome = match incoming {
             Incoming::New(entry) => transaction.add_new(entry),
             _ => transaction.apply(change),
         };
         match outcome {
-            Outcome::Applied => forget_waiting(shared, change),
+            Outcome::Applied => handle_deleted(shared, change),
             Outcome::Refused(failure) => refused.push((index, failure)),
             Outcome::Failed(failure) => {
                 transaction.abort();
@@ -174,9 +177,16 @@ fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]
     }
 }
 
-/// What waits for an entry that is deleted must not bring it back.
-fn forget_waiting(shared: &Shared, change: &Change) {
+/// A state that a delete has overtaken.
+fn is_outdated(shared: &Shared, incoming: &Incoming) -> bool {
+    let (Incoming::State(state) | Incoming::New(state)) = incoming else { return false };
+    matches!(state.operation, Operation::Put(_)) && lock(&shared.captured).deleted.outdates(state)
+}
+
+/// What waits for an entry that is deleted must not bring it back, nor may what is on its way.
+fn handle_deleted(shared: &Shared, change: &Change) {
     if matches!(change.operation, Operation::Delete { .. }) {
+        lock(&shared.captured).deleted.note(change);
         lock(&shared.to_apply).waiting.retain(|waiting| waiting.uuid != change.uuid);
     }
 }
@@ -190,7 +200,7 @@ fn apply_alone(
     if let Some(change) = incoming.change() {
         match transaction.apply(change) {
             Outcome::Applied => {
-                forget_waiting(shared, change);
+                handle_deleted(shared, change);
                 shared.store.write(vec![inventory_record(change)]);
             }
             Outcome::Refused(failure) | Outcome::Failed(failure) | Outcome::Alone(failure) => {

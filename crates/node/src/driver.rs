@@ -56,6 +56,8 @@ struct Running<'a> {
     comparing: JoinSet<Compared>,
     /// A comparison went well, and what it brought is being applied.
     mending: bool,
+    /// That this replica has to compare was told, and it is not done.
+    catching_up: bool,
     /// When to compare with a peer although nothing seems to be missing.
     next_check: Option<Instant>,
     load: Load,
@@ -148,6 +150,7 @@ impl Driver {
             answering: JoinSet::new(),
             comparing: JoinSet::new(),
             mending: false,
+            catching_up: false,
             next_check: self.first_check(),
             load: Load::new(self.found.loading),
             driver: self,
@@ -262,7 +265,7 @@ impl Running<'_> {
             driver.shared.store.set_needed(needed);
         }
         self.mend();
-        let absent = self.incoming.absent(&driver.config.group.peers);
+        let absent = self.incoming.absent_known(&driver.config.group.peers);
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
         let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);
@@ -372,7 +375,7 @@ impl Running<'_> {
             self.incoming.inbox.handle_reconcile_failure(now);
             return;
         };
-        if catch_up {
+        if catch_up && !std::mem::replace(&mut self.catching_up, true) {
             warn!(
                 "nobody's journal reaches back to where this server was; its entries are compared with those of server {server}"
             );
@@ -401,7 +404,10 @@ impl Running<'_> {
         heal::report(&peer, catch_up, &outcome);
         self.mending |= outcome.is_ok();
         match outcome {
-            Ok(healed) if catch_up => self.incoming.inbox.handle_state(&healed.vector, now),
+            Ok(healed) if catch_up => {
+                self.catching_up = false;
+                self.incoming.inbox.handle_state(&healed.vector, now);
+            }
             Ok(_) => {}
             Err(_) if catch_up => self.incoming.inbox.handle_reconcile_failure(now),
             // Sooner than the next time.

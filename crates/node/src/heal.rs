@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tracing::{debug, info, warn};
 use xmpp_parsers::jid::FullJid;
+use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_journal::Record;
 use xmppsync_link::{Group, RequestError};
 use xmppsync_replica::{
@@ -34,6 +35,13 @@ pub(crate) enum HealError {
     NoJournal,
     #[error("this server is being stopped")]
     Stopped,
+}
+
+impl HealError {
+    fn is_busy(&self) -> bool {
+        let HealError::Request(RequestError::Refused { condition, .. }) = self else { return false };
+        *condition == DefinedCondition::ResourceConstraint
+    }
 }
 
 /// What was done.
@@ -151,9 +159,11 @@ impl Healer {
         let states: Vec<Change> = entries.states().cloned().collect();
         let uuids: Vec<EntryUuid> =
             states.iter().map(|change| change.uuid).chain(entries.absent.iter().copied()).collect();
+        // The vector first: an entry that comes in between must not look as if it had been here and were deleted.
+        let own = lock(&self.shared.vector).clone();
         let known = knowledge(&self.shared, uuids.clone()).await.ok_or(HealError::NoJournal)?;
         let before = taken.states.len();
-        let (nothing, own) = (Known::default(), lock(&self.shared.vector).clone());
+        let nothing = Known::default();
         for state in states {
             let known = known.get(&state.uuid).unwrap_or(&nothing);
             match known.judge(&state, &own) {
@@ -336,6 +346,8 @@ pub(crate) fn report(peer: &FullJid, catch_up: bool, outcome: &Result<Healed, He
             "compared with {peer}: {taken} entries or deletes taken from it, {given} given to it, {left} still differ: \
              refused on one side (see \"set aside\" in its log), or too large"
         ),
+        // It is tried again, with whom has time.
+        Err(problem) if problem.is_busy() => debug!("not compared with {peer}: {problem}"),
         Err(problem) => warn!("the comparison with {peer} came to nothing: {problem}"),
     }
 }

@@ -127,6 +127,11 @@ impl Incoming {
         peers.iter().filter(|peer| !self.members.is_present(peer)).cloned()
     }
 
+    /// Those of them that were here once. One that never was begins with a load, and single changes are no use to it.
+    pub(crate) fn absent_known<'a>(&'a self, peers: &'a [BareJid]) -> impl Iterator<Item = BareJid> + 'a {
+        self.absent(peers).filter(|jid| self.known.contains_key(jid))
+    }
+
     /// The peer with this serverID, while it is in the room.
     pub(crate) fn member(&self, server: ServerId) -> Option<FullJid> {
         self.members.get(server).map(|member| member.jid.clone())

@@ -59,6 +59,8 @@ pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const GENERATION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the journal is looked through for what is too old.
 pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// As often at most, where changes are kept for less than that.
+pub const TRIM_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Part of its size by which the journal may be too large before something is dropped at once.
 pub const JOURNAL_EXCESS_PART: u64 = 8;
 /// Pause between two steps of dropping what is too old, so that writes come in between.
@@ -81,7 +83,9 @@ pub const READ_PATIENCE: Duration = Duration::from_millis(500);
 pub const ENTRIES_BYTES_MAX: u32 = 100 * 1024;
 /// Comparisons by peers that are open at one time; each holds the whole set of entries.
 pub const COMPARISONS_MAX: usize = 2;
-/// How long a comparison may stand still before another peer gets its place.
+/// How long a comparison may stand still while another peer wants its place.
+pub const COMPARISON_PAUSE: Duration = Duration::from_secs(3);
+/// How long it may stand still.
 pub const COMPARISON_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a check that came to nothing.
 pub const CHECK_RETRY: Duration = Duration::from_secs(60);
@@ -113,3 +117,5 @@ pub const PARTS_BYTES_MAX: usize = 1024 * 1024;
 pub const OFFERS_MAX: usize = 16;
 /// Bytes of states that a comparison gathers before they are put into order and applied.
 pub const STATES_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Deletes that are remembered so that an older state does not bring the entry back.
+pub const RECENT_DELETES_MAX: usize = 10_000;

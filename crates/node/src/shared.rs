@@ -85,6 +85,37 @@ pub(crate) struct Captured {
     closed: bool,
     /// A change that is in the database did not get into the journal.
     missed: bool,
+    /// Deletes of clients and of others.
+    pub(crate) deleted: RecentDeletes,
+}
+
+/// The last deletes. A state that a comparison brings may be older than the delete of its entry, which came by the live
+/// stream meanwhile; the journal knows of that only when it is committed.
+#[derive(Default)]
+pub(crate) struct RecentDeletes {
+    csns: HashMap<EntryUuid, Csn>,
+    order: VecDeque<EntryUuid>,
+}
+
+impl RecentDeletes {
+    pub(crate) fn note(&mut self, change: &Change) {
+        if !matches!(change.operation, Operation::Delete { .. }) {
+            return;
+        }
+        if self.csns.insert(change.uuid, change.csn).is_none() {
+            self.order.push_back(change.uuid);
+        }
+        if self.order.len() > limits::RECENT_DELETES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.csns.remove(&oldest);
+        }
+    }
+
+    /// Whether the entry was deleted after it was in this state.
+    pub(crate) fn outdates(&self, state: &Change) -> bool {
+        self.csns.get(&state.uuid).is_some_and(|csn| *csn >= state.csn)
+    }
 }
 
 /// What the driver took over in one go.
@@ -106,6 +137,7 @@ impl Captured {
             self.missed = true;
             return;
         }
+        self.deleted.note(&change);
         let size = change.size();
         if self.bytes + size > limits::CAPTURED_BYTES_MAX {
             self.overflow = self.overflow.max(Some(change.csn));

@@ -175,7 +175,9 @@ struct Keeper {
 
 impl Keeper {
     fn run(&mut self, queue: &Receiver<Job>) {
-        let mut next_trim = Instant::now() + limits::TRIM_INTERVAL;
+        let age = Duration::from_secs(self.config.retention.age_seconds);
+        let interval = limits::TRIM_INTERVAL.min(age.max(limits::TRIM_INTERVAL_MIN));
+        let mut next_trim = Instant::now() + interval;
         loop {
             let job = match queue.recv_timeout(next_trim.saturating_duration_since(Instant::now())) {
                 Ok(job) => Some(job),
@@ -188,7 +190,7 @@ impl Keeper {
                 return;
             }
             if Instant::now() >= next_trim || self.is_too_large() {
-                let pause = if self.trim() { limits::TRIM_PAUSE } else { limits::TRIM_INTERVAL };
+                let pause = if self.trim() { limits::TRIM_PAUSE } else { interval };
                 next_trim = Instant::now() + pause;
             }
         }

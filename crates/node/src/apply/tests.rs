@@ -280,3 +280,23 @@ fn an_entry_whose_name_is_in_use_comes_when_the_name_is_free() {
     assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
     assert_eq!(database.numbers(), [2, 1]);
 }
+
+#[test]
+fn a_state_that_is_older_than_the_delete_of_its_entry_does_not_bring_it_back() {
+    let (rig, mut database) = (Rig::new(), fake(|_| Outcome::Applied));
+    let put = |number: u64, at: u64| {
+        let request = LdapAddRequest { dn: format!("cn={number}"), attributes: Vec::new() };
+        let (csn, operation) = (csn(at), Operation::Put(request));
+        Incoming::State(Arc::new(Change { csn, operation, ..Change::clone(&change(number)) }))
+    };
+    let delete = Incoming::Change(change(5));
+    let work = vec![delete, put(5, 4), put(6, 4)];
+    assert!(lock(&rig.shared.to_apply).push(work));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(database.numbers(), [5, 6]);
+    // A client's delete, and an entry that was made anew after one.
+    lock(&rig.shared.captured).push(Change::clone(&change(7)));
+    assert!(lock(&rig.shared.to_apply).push(vec![put(7, 6), put(7, 8)]));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    assert_eq!(database.numbers(), [5, 6, 7]);
+}
