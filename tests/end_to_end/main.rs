@@ -5,6 +5,8 @@
 mod configuration;
 mod convergence;
 mod databases;
+mod loading;
+mod loading_faults;
 mod meanwhile;
 mod memory;
 mod modify;
