@@ -9,6 +9,7 @@ typedef struct reading {
 	xs_op *x;
 	void *seen;
 	unsigned long long *parents; /* a dump: hashes of DNs, 0 in an empty place; it ends early when slapd wants its thread back */
+	uint64_t position;           /* a dump: the number of the last entry that was shown */
 	int end;                     /* enum xs_dump_end */
 } reading;
 
@@ -114,9 +115,17 @@ static int read_response(Operation *op, SlapReply *rs)
 	if (rs->sr_type != REP_SEARCH || r->end != XS_DUMP_WHOLE) {
 		return LDAP_SUCCESS;
 	}
-	if ((r->parents != NULL && show_parents(r, op, e->e_id, &e->e_nname)) || show_state(r, op, e)) {
+	if (r->parents != NULL && e->e_id <= r->position) {
+		; /* an earlier call has shown it */
+	} else if ((r->parents != NULL && show_parents(r, op, e->e_id, &e->e_nname)) || show_state(r, op, e)) {
 		r->end = XS_DUMP_STOPPED;
-	} else if (r->parents != NULL && xs_must_yield(r->x)) {
+	} else {
+		r->position = e->e_id;
+	}
+	if (r->end != XS_DUMP_WHOLE) {
+		return LDAP_UNAVAILABLE;
+	}
+	if (r->parents != NULL && xs_must_yield(r->x)) {
 		r->end = XS_DUMP_YIELDED;
 	}
 	/* back-mdb ends a search whose entry could not be sent for this reason (back-mdb/search.c 1117-1134). */
@@ -145,13 +154,14 @@ int xs_read_entry(xs_op *x, const xs_bytes *uuid, void *seen)
 	return rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_REFERRAL || r.end != XS_DUMP_WHOLE ? LDAP_SUCCESS : rc;
 }
 
-int xs_dump(xs_op *x, void *seen)
+int xs_dump(xs_op *x, uint64_t *position, void *seen)
 {
 	unsigned long long parents[PARENTS] = { 0 };
-	reading r = { .x = x, .seen = seen, .parents = parents };
+	reading r = { .x = x, .seen = seen, .parents = parents, .position = *position };
 	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
 	int rc = search_all(x, &cb);
 
+	*position = r.position;
 	if (r.end != XS_DUMP_WHOLE) {
 		return r.end;
 	}
