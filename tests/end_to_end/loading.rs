@@ -3,13 +3,13 @@
 use crate::PATIENCE;
 use crate::steps::*;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xmppsync_lab::{Group, GroupOptions, Ldap, SUFFIX, Slapd, ldif, wait_until};
 
 /// Busy machines load slowly, and tests have unoptimised code.
 pub(crate) const LOAD_PATIENCE: Duration = Duration::from_secs(240);
 /// So many entries take some seconds.
-pub(crate) const MANY: usize = 8_000;
+pub(crate) const MANY: usize = 5_000;
 /// Incompressible bytes of each, so that the file does not fit into the buffers on its way.
 const FILLING: usize = 3_000;
 /// "Busy" of RFC 4511.
@@ -141,6 +141,47 @@ fn a_subtree_that_was_moved_below_a_younger_entry_is_loaded_whole() {
     ldap.rename(PEOPLE, "ou=people", Some(&below)).unwrap();
     group.servers[1].start().unwrap();
     wait_loaded(&group.servers[1]);
+    // Entries share transactions; a few are made at start and of what is sent on.
+    let used = transactions(&group.servers[1]);
+    assert!(used < 40, "{used} transactions for 2,600 entries");
+    settle_smoothly(&group);
+}
+
+/// The number of LMDB's last transaction: what the newer of the two meta pages says (`MDB_meta` of lmdb's mdb.c).
+fn transactions(server: &Slapd) -> u64 {
+    const PAGE_BYTES: usize = 4_096;
+    const TRANSACTION_AT: usize = 144;
+    let file = fs::read(server.database_dir(0).join("data.mdb")).unwrap();
+    let number = |page: usize| {
+        let at = page * PAGE_BYTES + TRANSACTION_AT;
+        u64::from_ne_bytes(file[at..at + 8].try_into().unwrap())
+    };
+    number(0).max(number(1))
+}
+
+/// slapd stops all its threads for a moment when cn=config is changed. A dump that held on to its thread would hold up
+/// everybody, and one that began anew each time would never end.
+#[test]
+fn the_configuration_can_be_changed_over_and_over_while_a_snapshot_is_made_and_loaded() {
+    let mut group = full_and_empty(2, &many(MANY));
+    for server in &mut group.servers {
+        server.use_config_directory().unwrap();
+    }
+    group.start().unwrap();
+    let begun = Instant::now();
+    let (mut longest, mut changes) = (Duration::ZERO, 0);
+    while !group.servers[1].run_log().contains("entries loaded from") {
+        for server in &group.servers {
+            let asked = Instant::now();
+            let change = format!("replace: olcIdleTimeout\nolcIdleTimeout: {}\n", 3_600 + changes);
+            server.ldapmodify_config(&format!("dn: cn=config\nchangetype: modify\n{change}")).unwrap();
+            longest = longest.max(asked.elapsed());
+        }
+        changes += 1;
+        assert!(begun.elapsed() < LOAD_PATIENCE, "{}", group.servers[0].run_log());
+    }
+    println!("{changes} changes of cn=config on each side, the longest took {longest:.1?}");
+    assert!(changes > 5 && longest < PATIENCE / 4, "{changes} changes, the longest took {longest:?}");
     settle_smoothly(&group);
 }
 
