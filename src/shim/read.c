@@ -2,11 +2,15 @@
 
 #include "shim.h"
 
+/* Parents that a dump remembers. Of one that was forgotten the place in the database is looked up again. */
+enum { PARENTS = 4096 };
+
 typedef struct reading {
 	xs_op *x;
 	void *seen;
-	int whole; /* ends early when slapd wants its thread back */
-	int end;   /* enum xs_dump_end */
+	unsigned long long *parents; /* a dump: hashes of DNs, 0 in an empty place; it ends early when slapd wants its thread back */
+	uint64_t position;           /* a dump: the number of the last entry that was shown */
+	int end;                     /* enum xs_dump_end */
 } reading;
 
 static xs_bytes first_value(Entry *e, AttributeDescription *ad)
@@ -63,16 +67,67 @@ static int show_state(reading *r, Operation *op, Entry *e)
 	return enough;
 }
 
+/* Whether the entry's children were met before. */
+static int met_parent(reading *r, const struct berval *ndn)
+{
+	unsigned long long hash = 14695981039346656037ULL; /* FNV-1a */
+	unsigned long long *place;
+	ber_len_t i;
+
+	for (i = 0; i < ndn->bv_len; i++) {
+		hash = (hash ^ (unsigned char)ndn->bv_val[i]) * 1099511628211ULL;
+	}
+	hash += hash == 0;
+	place = &r->parents[hash % PARENTS];
+	if (*place == hash) {
+		return 1;
+	}
+	*place = hash;
+	return 0;
+}
+
+/* The database shows its entries in the order in which they were made. A subtree that was moved below a younger entry comes
+ * before it, and whoever loads the copy could not place as much as one entry of it: so that one is shown first, and once
+ * more when its turn comes. `id` is how far the dump has come. */
+static int show_parents(reading *r, Operation *op, ID id, const struct berval *ndn)
+{
+	struct berval pndn;
+	Entry *p = NULL;
+	int enough = 0;
+
+	if (be_issuffix(op->o_bd, (struct berval *)ndn)) {
+		return 0;
+	}
+	dnParent((struct berval *)ndn, &pndn);
+	if (met_parent(r, &pndn) || be_entry_get_rw(op, &pndn, NULL, NULL, 0, &p) != LDAP_SUCCESS || p == NULL) {
+		return 0;
+	}
+	if (p->e_id > id) {
+		enough = show_parents(r, op, id, &p->e_nname) || show_state(r, op, p);
+	}
+	be_entry_release_r(op, p);
+	return enough;
+}
+
 static int read_response(Operation *op, SlapReply *rs)
 {
+	Entry *e = rs->sr_entry;
 	reading *r = op->o_callback->sc_private;
 
 	if (rs->sr_type != REP_SEARCH || r->end != XS_DUMP_WHOLE) {
 		return LDAP_SUCCESS;
 	}
-	if (show_state(r, op, rs->sr_entry)) {
+	if (r->parents != NULL && e->e_id <= r->position) {
+		; /* an earlier call has shown it */
+	} else if ((r->parents != NULL && show_parents(r, op, e->e_id, &e->e_nname)) || show_state(r, op, e)) {
 		r->end = XS_DUMP_STOPPED;
-	} else if (r->whole && xs_must_yield(r->x)) {
+	} else {
+		r->position = e->e_id;
+	}
+	if (r->end != XS_DUMP_WHOLE) {
+		return LDAP_UNAVAILABLE;
+	}
+	if (r->parents != NULL && xs_must_yield(r->x)) {
 		r->end = XS_DUMP_YIELDED;
 	}
 	/* back-mdb ends a search whose entry could not be sent for this reason (back-mdb/search.c 1117-1134). */
@@ -101,12 +156,14 @@ int xs_read_entry(xs_op *x, const xs_bytes *uuid, void *seen)
 	return rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_REFERRAL || r.end != XS_DUMP_WHOLE ? LDAP_SUCCESS : rc;
 }
 
-int xs_dump(xs_op *x, void *seen)
+int xs_dump(xs_op *x, uint64_t *position, void *seen)
 {
-	reading r = { .x = x, .seen = seen, .whole = 1 };
+	unsigned long long parents[PARENTS] = { 0 };
+	reading r = { .x = x, .seen = seen, .parents = parents, .position = *position };
 	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
 	int rc = search_all(x, &cb);
 
+	*position = r.position;
 	if (r.end != XS_DUMP_WHOLE) {
 		return r.end;
 	}

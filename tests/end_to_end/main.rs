@@ -12,6 +12,8 @@ mod databases;
 mod journal;
 mod large;
 mod ledger;
+mod loading;
+mod loading_faults;
 mod meanwhile;
 mod memory;
 mod modify;

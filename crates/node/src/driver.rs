@@ -16,7 +16,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_journal::Record;
@@ -72,13 +72,26 @@ struct Load {
     running: JoinSet<Result<Loaded, LoadError>>,
     /// The source of the load that runs, and the way of the files that it offers.
     source: Option<(FullJid, mpsc::Sender<(FileOffer, IncomingFile)>)>,
-    /// An earlier one was not finished: what it brought may be gone at the source.
+    /// An earlier one was not finished: what it brought may be gone at the source. The load counts as unfinished in the
+    /// journal until the comparison that finds this has ended.
     again: bool,
+    /// That comparison has ended; what it brought is still being applied.
+    settling: bool,
+    /// That `xmppsync-load-from` is waited for was told.
+    waiting_told: bool,
 }
 
 impl Load {
     fn new(unfinished: bool) -> Load {
-        Load { unfinished, wanted: None, running: JoinSet::new(), source: None, again: unfinished }
+        Load {
+            unfinished,
+            wanted: None,
+            running: JoinSet::new(),
+            source: None,
+            again: unfinished,
+            settling: false,
+            waiting_told: false,
+        }
     }
 }
 
@@ -119,6 +132,9 @@ impl Driver {
 
     /// Returns the command that ended it, if it was one.
     async fn replicate(&mut self) -> Option<Command> {
+        if self.found.loading {
+            self.show_loading(false);
+        }
         let outgoing = Outgoing::new(&self.config, self.found.own_head);
         let card = match outgoing.card(&self.shared, &self.config).to_element() {
             Ok(card) => card,
@@ -170,6 +186,14 @@ impl Driver {
 }
 
 impl Driver {
+    /// Until the database is whole. `into_nothing`: it has no entry.
+    fn show_loading(&self, into_nothing: bool) {
+        self.shared.loading.begin(into_nothing);
+        if !self.config.keep.serve_while_loading {
+            self.database.set_loading(true);
+        }
+    }
+
     /// At once where the opening found that the vector does not tell all.
     fn first_check(&self) -> Option<Instant> {
         match self.found.compare {
@@ -258,6 +282,7 @@ impl Running<'_> {
                 Want::Load(peer) => self.load.wanted = Some((peer, now)),
             }
         }
+        self.settle_load();
         let load = self.begin_load(now);
         driver.shared.snapshots.expire();
         let check = self.check(now);
@@ -302,7 +327,10 @@ impl Running<'_> {
             None => self.incoming.member(peer),
         };
         let Some(source) = source else {
-            if self.driver.config.keep.load_from.is_some() {
+            if let Some(jid) = &self.driver.config.keep.load_from {
+                if !std::mem::replace(&mut self.load.waiting_told, true) {
+                    warn!("this server is to be loaded from {jid}, which is not in the room; waiting for it");
+                }
                 self.load.wanted = Some((peer, now + limits::LOAD_RETRY));
                 return Some(now + limits::LOAD_RETRY);
             }
@@ -312,12 +340,10 @@ impl Running<'_> {
             return Some(now);
         };
         self.load.wanted = None;
+        self.load.waiting_told = false;
         let shared = &self.driver.shared;
-        shared.loading.begin(!self.load.again && lock(&shared.dataset).is_none());
-        shared.store.write(vec![Record::Loading(Some(Vec::new()))]);
-        if !self.driver.config.keep.serve_while_loading {
-            self.driver.database.set_loading(true);
-        }
+        let into_nothing = !self.load.again && lock(&shared.dataset).is_none();
+        self.driver.show_loading(into_nothing);
         self.load.unfinished = true;
         let body = format!("server {} is loaded from {}", self.driver.config.server_id, source.to_bare());
         self.outgoing.say(&self.group, &self.driver.config, NoticeKind::Gap, body);
@@ -329,27 +355,37 @@ impl Running<'_> {
             files: offered,
         };
         self.load.source = Some((source, files));
-        self.load.running.spawn(loader.run());
+        self.load.running.spawn(loader.run().in_current_span());
         None
+    }
+
+    /// Nothing of an earlier load is left over any more.
+    fn settle_load(&mut self) {
+        if self.load.settling && lock(&self.driver.shared.to_apply).is_idle() {
+            (self.load.settling, self.load.again) = (false, false);
+            self.driver.shared.store.write(vec![Record::Loading(None)]);
+        }
     }
 
     fn handle_loaded(&mut self, loaded: Result<Result<Loaded, LoadError>, tokio::task::JoinError>) {
         let now = Instant::now();
         let shared = &self.driver.shared;
         let source = self.load.source.take().map(|(jid, _)| jid.to_string()).unwrap_or_default();
-        shared.loading.end();
         let loaded = loaded.unwrap_or(Err(LoadError::Stopped));
         match loaded {
-            Ok(Loaded { vector, entries, bytes, took }) => {
+            Ok(Loaded { vector, entries, bytes, took, mixed }) => {
                 let rate = entries as f64 / took.as_secs_f64().max(0.001);
                 info!(
                     "{entries} entries loaded from {source} in {took:.1?} ({bytes} bytes, {rate:.0} entries/s)"
                 );
                 self.load.unfinished = false;
+                shared.loading.end();
                 self.driver.database.set_loading(false);
                 self.incoming.inbox.handle_state(&vector, now);
-                if std::mem::replace(&mut self.load.again, false) {
-                    self.next_check = Some(now);
+                self.load.again |= mixed;
+                match self.load.again {
+                    true => self.next_check = Some(now),
+                    false => drop(shared.store.write(vec![Record::Loading(None)])),
                 }
             }
             Err(problem) => {
@@ -391,7 +427,8 @@ impl Running<'_> {
             peer: peer.clone(),
             session: Session::new(rand::random()),
         };
-        self.comparing.spawn(async move { Compared { peer, catch_up, outcome: healer.run(catch_up).await } });
+        let run = async move { Compared { peer, catch_up, outcome: healer.run(catch_up).await } };
+        self.comparing.spawn(run.in_current_span());
     }
 
     fn handle_compared(&mut self, compared: Result<Compared, tokio::task::JoinError>) {
@@ -408,6 +445,7 @@ impl Running<'_> {
                 self.catching_up = false;
                 self.incoming.inbox.handle_state(&healed.vector, now);
             }
+            Ok(_) if self.load.again && !self.load.unfinished => self.load.settling = true,
             Ok(_) => {}
             Err(_) if catch_up => self.incoming.inbox.handle_reconcile_failure(now),
             // Sooner than the next time.
@@ -467,7 +505,10 @@ impl Running<'_> {
     fn answer(&mut self, from: FullJid, payload: &xmpp_parsers::minidom::Element, reply: Reply) {
         while self.answering.try_join_next().is_some() {}
         match Payload::decode(payload) {
-            Ok(request) => drop(self.answering.spawn(self.answers.answer(from, request, reply))),
+            Ok(request) => {
+                let answer = self.answers.answer(from, request, reply);
+                drop(self.answering.spawn(answer.in_current_span()));
+            }
             Err(problem) => {
                 if let Err(lost) = reply.error(DefinedCondition::BadRequest, &problem.to_string()) {
                     debug!("{lost}");

@@ -242,7 +242,9 @@ impl Incoming {
         if card.sid == config.server_id {
             return Err(format!("it has this server's serverID {}; give every server its own", card.sid));
         }
-        debug!("card of {jid}: sequence {}, vector {:?}", card.seq, card.vector);
+        let loading =
+            card.progress.map(|at| format!(", loading {} of {}", at.done, at.total)).unwrap_or_default();
+        debug!("card of {jid}: sequence {}{loading}, vector {:?}", card.seq, card.vector);
         Ok(card)
     }
 

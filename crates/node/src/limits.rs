@@ -109,6 +109,8 @@ pub const LOAD_LOG_INTERVAL: Duration = Duration::from_secs(5);
 pub const LOAD_CUTS_MAX: u32 = 20;
 /// Pause before it goes on.
 pub const LOAD_PAUSE: Duration = Duration::from_millis(500);
+/// How long the source of a load that was cut off may be away before another one is looked for.
+pub const LOAD_RESUME_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause before a load that came to nothing is begun anew.
 pub const LOAD_RETRY: Duration = Duration::from_secs(5);
 /// Bytes of a change on the wire beyond which it travels as a file and no more in parts.

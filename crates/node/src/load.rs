@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
-use tracing::{info, warn};
+use tracing::{Span, info, warn};
 use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_journal::Record;
@@ -87,6 +87,8 @@ pub(crate) struct Loaded {
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
     pub(crate) took: Duration,
+    /// More than one snapshot took part: what an earlier one brought may be gone in the last.
+    pub(crate) mixed: bool,
 }
 
 /// What of a file is here already; it is gone on with by another transfer.
@@ -100,7 +102,8 @@ impl Loader {
     pub(crate) async fn run(mut self) -> Result<Loaded, LoadError> {
         let begun = Instant::now();
         let mut partial: Option<Partial> = None;
-        let mut cuts = 0;
+        let (mut cuts, mut snapshots) = (0, 0);
+        self.note_beginning().await;
         loop {
             let (snapshot, file) = self.ask(partial.as_ref()).await?;
             let partial_now = match partial.take() {
@@ -110,6 +113,7 @@ impl Loader {
                         "loading {} entries from {} ({} bytes)",
                         snapshot.entries, self.source, snapshot.bytes
                     );
+                    snapshots += 1;
                     self.shared.loading.total.store(snapshot.entries, Ordering::Relaxed);
                     let unpacker = Unpacker::new(Arc::clone(&self.shared))?;
                     Partial { snapshot, hash: FileHash::new(), unpacker }
@@ -118,12 +122,14 @@ impl Loader {
             let Partial { snapshot, hash, unpacker } = partial_now;
             let reader = file.accept(hash);
             // Unpacking and reading LDIF would hold up everything else on the hub's thread.
-            let taken = tokio::task::spawn_blocking(move || take(reader, unpacker)).await;
+            let span = Span::current();
+            let taken = tokio::task::spawn_blocking(move || span.in_scope(|| take(reader, unpacker))).await;
             match taken.map_err(|_| LoadError::Stopped)? {
                 Ok(entries) => {
                     let Snapshot { vector, bytes, .. } = snapshot;
-                    finish(&self.shared, &vector).await;
-                    return Ok(Loaded { vector, entries, bytes, took: begun.elapsed() });
+                    finish(&self.shared, &vector).await?;
+                    let mixed = snapshots > 1;
+                    return Ok(Loaded { vector, entries, bytes, took: begun.elapsed(), mixed });
                 }
                 Err((LoadError::Transfer(problem), Some((hash, unpacker))))
                     if cuts < limits::LOAD_CUTS_MAX =>
@@ -141,10 +147,19 @@ impl Loader {
         }
     }
 
+    /// Durable before the first entry: what a stop in the middle leaves must not be taken for a whole database.
+    async fn note_beginning(&self) {
+        // Nothing is answered when the journal has failed; it is made anew from the database at the next start.
+        let _ = self.shared.store.ask(|journal| journal.write(&[Record::Loading(Some(Vec::new()))])).await;
+    }
+
     /// Asks for the snapshot until it is made, then waits for its file.
     async fn ask(&mut self, partial: Option<&Partial>) -> Result<(Snapshot, IncomingFile), LoadError> {
         let resume = partial.map(|partial| (partial.snapshot.id.clone(), partial.hash.bytes()));
-        let deadline = Instant::now() + limits::SNAPSHOT_PATIENCE;
+        let begun = Instant::now();
+        let deadline = begun + limits::SNAPSHOT_PATIENCE;
+        // A source that went away for a moment still has what is not here.
+        let may_return = || partial.is_some() && begun.elapsed() < limits::LOAD_RESUME_PATIENCE;
         loop {
             while self.files.try_recv().is_ok() {} // of an earlier question
             let question = Payload::LoadRequest(LoadRequest { resume: resume.clone() }).to_element()?;
@@ -154,8 +169,11 @@ impl Loader {
                     let Payload::Snapshot(snapshot) = Payload::decode(&answer)? else {
                         return Err(LoadError::Unexpected);
                     };
-                    let file = self.wait_for(&snapshot.id).await.ok_or(LoadError::NoFile)?;
-                    return Ok((snapshot, file));
+                    match self.wait_for(&snapshot.id).await {
+                        Some(file) => return Ok((snapshot, file)),
+                        None if may_return() => {}
+                        None => return Err(LoadError::NoFile),
+                    }
                 }
                 Err(RequestError::Refused { condition: DefinedCondition::ResourceConstraint, .. })
                 | Err(RequestError::Offline | RequestError::Timeout)
@@ -163,6 +181,7 @@ impl Loader {
                 {
                     tokio::time::sleep(limits::SNAPSHOT_POLL).await;
                 }
+                Err(_) if may_return() => tokio::time::sleep(limits::LOAD_PAUSE).await,
                 Err(problem) => return Err(problem.into()),
             }
         }
@@ -305,11 +324,17 @@ impl Log {
     }
 }
 
-/// The database is whole: what is before it is in no journal here.
-async fn finish(shared: &Shared, vector: &Vector) {
-    let floors = vector.iter().map(Record::Floor);
-    shared
-        .store
-        .write(floors.chain([Record::TombstonesSince(crate::store::now()), Record::Loading(None)]).collect());
+/// Waits until everything is in the database, and the vector with it: only then is that whole, whatever ends slapd. What is
+/// before it is in no journal here.
+async fn finish(shared: &Shared, vector: &Vector) -> Result<(), LoadError> {
     crate::states::push(shared, vec![Incoming::Reached(vector.clone())]).await;
+    while !lock(&shared.vector).dominates(vector) {
+        if lock(&shared.captured).is_closed() || lock(&shared.to_apply).is_lost() {
+            return Err(LoadError::Stopped);
+        }
+        tokio::time::sleep(limits::LOAD_HELD_PAUSE).await;
+    }
+    let floors = vector.iter().map(Record::Floor);
+    shared.store.write(floors.chain([Record::TombstonesSince(crate::store::now())]).collect());
+    Ok(())
 }

@@ -47,7 +47,7 @@ impl Reads {
 fn step(read: Read, shared: &Shared, reader: &mut dyn Reader) -> Option<Read> {
     let (mut uuids, mut found, answer) = match read {
         Read::Entries(uuids, found, answer) => (uuids, found, answer),
-        Read::Dump(draft) => {
+        Read::Dump(mut draft) => {
             let made = draft.make(reader).transpose();
             return match made {
                 Some(made) => {
@@ -78,15 +78,19 @@ pub(crate) fn submit(shared: &Shared, read: Read) {
     shared.database.submit_read();
 }
 
+/// Asks for a thread again while something waits: the host may have had none, or have taken it back.
+pub(crate) fn ask_again(shared: &Shared) {
+    if !shared.reads.is_empty() {
+        shared.database.submit_read();
+    }
+}
+
 /// The entries as they are, in the order asked; `None` for one that there is not.
 pub(crate) async fn entries(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<Vec<Option<Change>>> {
     let (answer, mut answered) = oneshot::channel();
     lock(&shared.reads.0).push_back(Read::Entries(uuids.into(), Vec::new(), answer));
-    // Asked again while it is not done: a thread may have been given back half-way, or none was to be had.
     loop {
-        if !shared.reads.is_empty() {
-            shared.database.submit_read();
-        }
+        ask_again(shared);
         match tokio::time::timeout(limits::READ_PATIENCE, &mut answered).await {
             Ok(answer) => return answer.ok(),
             Err(_) if lock(&shared.captured).is_closed() => return None,

@@ -304,6 +304,11 @@ impl ToApply {
         };
     }
 
+    /// Whether changes were lost that nobody has asked for again yet.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// Whether changes were lost since this was asked last.
     pub(crate) fn take_lost(&mut self) -> bool {
         std::mem::take(&mut self.lost)

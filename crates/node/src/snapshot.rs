@@ -78,6 +78,7 @@ impl Snapshots {
             }
         }
         if matches!(*state, State::Making) {
+            reads::ask_again(shared);
             return Answer::Wait;
         }
         let Some(dataset) = *lock(&shared.dataset) else { return Answer::Empty };
@@ -85,12 +86,7 @@ impl Snapshots {
             remove(&old.path);
         }
         drop(state);
-        let draft = Draft {
-            id: format!("{:016x}", rand::random::<u64>()),
-            dataset,
-            vector: lock(&shared.vector).clone(),
-            dir: dir.to_owned(),
-        };
+        let draft = Draft::new(dataset, lock(&shared.vector).clone(), dir);
         reads::submit(shared, Read::Dump(draft));
         Answer::Wait
     }
@@ -146,32 +142,37 @@ pub(crate) fn remove_leftovers(dir: &Path) {
 
 const PREFIX: &str = "snapshot-";
 
-/// A snapshot that is to be made.
+/// A snapshot that is being made.
 pub(crate) struct Draft {
     id: String,
     dataset: EntryUuid,
     vector: Vector,
-    dir: PathBuf,
+    path: PathBuf,
+    /// How far the dump of the database has come.
+    position: u64,
+    writer: Option<Writer>,
 }
 
+type Writer = LdifWriter<zstd::stream::write::Encoder<'static, Hashing>>;
+
 impl Draft {
-    /// Reads the database on a thread of the host. `None`: the host wanted the thread back; from the beginning again.
-    pub(crate) fn make(&self, reader: &mut dyn Reader) -> Result<Option<(Snapshot, PathBuf)>, SnapshotError> {
-        let path = self.dir.join(format!("{PREFIX}{}.ldif.zst", self.id));
-        let made = self.write(reader, &path);
-        if !matches!(made, Ok(Some(_))) {
-            let _ = fs::remove_file(&path);
-        }
-        Ok(made?.map(|what| (what, path)))
+    fn new(dataset: EntryUuid, vector: Vector, dir: &Path) -> Draft {
+        let id = format!("{:016x}", rand::random::<u64>());
+        let path = dir.join(format!("{PREFIX}{id}.ldif.zst"));
+        Draft { id, dataset, vector, path, position: 0, writer: None }
     }
 
-    fn write(&self, reader: &mut dyn Reader, path: &Path) -> Result<Option<Snapshot>, SnapshotError> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        let out = Hashing { file, hash: FileHash::new() };
-        let compressor = zstd::stream::write::Encoder::new(out, limits::SNAPSHOT_COMPRESSION)?;
-        let mut writer = LdifWriter::new(compressor, &["a snapshot for a replica"])?;
+    /// Reads the database on a thread of the host. `None`: the host wanted the thread back; to be called again.
+    pub(crate) fn make(
+        &mut self,
+        reader: &mut dyn Reader,
+    ) -> Result<Option<(Snapshot, PathBuf)>, SnapshotError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            empty => empty.insert(begin(&self.path)?),
+        };
         let mut problem = None;
-        let end = reader.dump(&mut |change| match writer.write(&as_put(change)) {
+        let end = reader.dump(&mut self.position, &mut |change| match writer.write(&as_put(change)) {
             Ok(()) => true,
             // Such an entry cannot be replicated at all.
             Err(LdifError::NotAnEntry { .. } | LdifError::Unusable { .. }) => true,
@@ -187,17 +188,41 @@ impl Draft {
             return Ok(None);
         }
         let entries = writer.entries();
-        let mut out = writer.into_inner().finish()?;
-        out.flush()?;
-        Ok(Some(Snapshot {
+        let Some(writer) = self.writer.take() else { return Ok(None) };
+        let out = end_file(writer).inspect_err(|_| remove(&self.path))?;
+        let what = Snapshot {
             id: self.id.clone(),
             bytes: out.hash.bytes(),
             sha256: out.hash.sha256(),
             entries,
             dataset: self.dataset,
             vector: self.vector.clone(),
-        }))
+        };
+        Ok(Some((what, self.path.clone())))
     }
+}
+
+impl Drop for Draft {
+    /// Also of one that the host's end cut off.
+    fn drop(&mut self) {
+        if self.writer.is_some() {
+            remove(&self.path);
+        }
+    }
+}
+
+fn begin(path: &Path) -> Result<Writer, SnapshotError> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let out = Hashing { file, hash: FileHash::new() };
+    let compressor =
+        zstd::stream::write::Encoder::new(out, limits::SNAPSHOT_COMPRESSION).inspect_err(|_| remove(path))?;
+    Ok(LdifWriter::new(compressor, &["a snapshot for a replica"]).inspect_err(|_| remove(path))?)
+}
+
+fn end_file(writer: Writer) -> io::Result<Hashing> {
+    let mut out = writer.into_inner().finish()?;
+    out.flush()?;
+    Ok(out)
 }
 
 /// A file and the hash of what is in it.
