@@ -99,7 +99,7 @@ pub const SNAPSHOT_COMPRESSION: i32 = 3;
 pub const SNAPSHOT_POLL: Duration = Duration::from_millis(50);
 /// How long a source may take to make it.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(900);
-/// Bytes that are unpacked at one time; of compressed and of plain bytes.
+/// Bytes of LDIF that are read at one time.
 pub const UNPACK_PIECE: usize = 16 * 1024;
 /// How often a load looks for room in the queue to apply.
 pub const LOAD_HELD_PAUSE: Duration = Duration::from_millis(5);

@@ -2,6 +2,7 @@
 
 use crate::limits;
 use crate::shared::{Incoming, Shared, lock};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ pub(crate) enum LoadError {
     #[error("the file cannot be read: {0}")]
     Ldif(#[from] LdifError),
     #[error("the file cannot be unpacked: {0}")]
-    Unpack(#[from] std::io::Error),
+    Unpack(#[from] io::Error),
     #[error("this server is being stopped")]
     Stopped,
 }
@@ -115,7 +116,10 @@ impl Loader {
                     );
                     snapshots += 1;
                     self.shared.loading.total.store(snapshot.entries, Ordering::Relaxed);
-                    let unpacker = Unpacker::new(Arc::clone(&self.shared))?;
+                    if snapshots > 1 {
+                        self.shared.loading.into_nothing.store(false, Ordering::Relaxed);
+                    }
+                    let unpacker = Unpacker::new(Entries::new(Arc::clone(&self.shared)))?;
                     Partial { snapshot, hash: FileHash::new(), unpacker }
                 }
             };
@@ -205,19 +209,22 @@ type Cut = (LoadError, Option<(FileHash, Unpacker)>);
 fn take(mut file: FileReader, mut unpacker: Unpacker) -> Result<u64, Cut> {
     while let Some(chunk) = file.blocking_chunk() {
         match chunk {
-            Ok(bytes) => unpacker.take(&bytes).map_err(|problem| (problem, None))?,
+            Ok(bytes) => unpacker.write_all(&bytes).map_err(|problem| (problem.into(), None))?,
             Err(problem) => {
                 let hash = file.hash().clone();
                 return Err((problem.into(), Some((hash, unpacker))));
             }
         }
     }
-    unpacker.finish().map_err(|problem| (problem, None))
+    unpacker.flush().map_err(|problem| (problem.into(), None))?;
+    unpacker.into_inner().finish().map_err(|problem| (problem, None))
 }
 
-/// From compressed bytes to entries in the queue.
-struct Unpacker {
-    decoder: zstd::stream::write::Decoder<'static, Vec<u8>>,
+/// Compressed bytes go in. What comes out is taken as it comes: a few bytes may be packed from very many.
+type Unpacker = zstd::stream::write::Decoder<'static, Entries>;
+
+/// From LDIF to entries in the queue.
+struct Entries {
     reader: LdifReader,
     shared: Arc<Shared>,
     work: Vec<Incoming>,
@@ -226,32 +233,18 @@ struct Unpacker {
     log: Log,
 }
 
-impl Unpacker {
-    fn new(shared: Arc<Shared>) -> std::io::Result<Unpacker> {
-        let decoder = zstd::stream::write::Decoder::new(Vec::new())?;
+impl Entries {
+    fn new(shared: Arc<Shared>) -> Entries {
         let (log, reader) = (Log::new(), LdifReader::new());
-        Ok(Unpacker { decoder, reader, shared, work: Vec::new(), work_bytes: 0, entries: 0, log })
+        Entries { reader, shared, work: Vec::new(), work_bytes: 0, entries: 0, log }
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
-        use std::io::Write;
-        // Little at a time: what is unpacked of it may be much more.
-        for piece in bytes.chunks(limits::UNPACK_PIECE) {
-            self.decoder.write_all(piece)?;
-            self.drain()?;
-        }
-        Ok(())
-    }
-
-    fn drain(&mut self) -> Result<(), LoadError> {
-        let unpacked = std::mem::take(self.decoder.get_mut());
-        for piece in unpacked.chunks(limits::UNPACK_PIECE) {
-            self.reader.push(piece)?;
-            while let Some(entry) = self.reader.next() {
-                match entry {
-                    Ok(entry) => self.push(entry)?,
-                    Err(problem) => warn!("an entry of the snapshot is left out: {problem}"),
-                }
+        self.reader.push(bytes)?;
+        while let Some(entry) = self.reader.next() {
+            match entry {
+                Ok(entry) => self.push(entry)?,
+                Err(problem) => warn!("an entry of the snapshot is left out: {problem}"),
             }
         }
         Ok(())
@@ -289,15 +282,24 @@ impl Unpacker {
     }
 
     fn finish(mut self) -> Result<u64, LoadError> {
-        use std::io::Write;
-        self.decoder.flush()?;
-        self.drain()?;
         self.reader.finish();
         while let Some(entry) = self.reader.next() {
             self.push(entry?)?;
         }
         self.hand_over()?;
         Ok(self.entries)
+    }
+}
+
+impl Write for Entries {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = &bytes[..bytes.len().min(limits::UNPACK_PIECE)];
+        self.take(piece).map_err(io::Error::other)?;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
