@@ -130,7 +130,7 @@ impl Driver {
             outgoing,
         };
         let remembered = running.driver.remembered().await;
-        running.incoming.remember(remembered);
+        running.incoming.known.remember(remembered);
         let stop = running.turn_by_turn(&mut commands, events, pages).await;
         self.commands = commands;
         self.hub.release(&self.config.session.jid).await;
@@ -224,7 +224,7 @@ impl Running<'_> {
         if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
             driver.shared.store.set_needed(needed);
         }
-        let absent = self.incoming.absent_known(&driver.config.group.peers);
+        let absent = self.incoming.absent(&driver.config.group.peers);
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
         let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);

@@ -22,6 +22,7 @@ mod heal;
 mod host;
 mod hub;
 mod incoming;
+mod known;
 pub mod limits;
 mod members;
 mod opening;
