@@ -36,8 +36,11 @@ pub(crate) struct Answers {
     places: Arc<Semaphore>,
     comparisons: Arc<Mutex<Vec<Open>>>,
     /// The parts of the large change that was asked for last.
-    parts: Arc<Mutex<Option<(Csn, Vec<Element>)>>>,
+    parts: Arc<Mutex<Option<Parts>>>,
 }
+
+/// A change that no page can hold, as the parts of its batch.
+type Parts = (Csn, Vec<Element>);
 
 /// A comparison that a peer has begun.
 struct Open {

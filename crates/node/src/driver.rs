@@ -174,7 +174,7 @@ impl Driver {
             outgoing,
         };
         let remembered = running.driver.remembered().await;
-        running.incoming.remember(remembered);
+        running.incoming.known.remember(remembered);
         let stop = running.turn_by_turn(&mut commands, events, pages).await;
         if running.outgoing.holds_back() {
             lock(&running.driver.shared.captured).set_missed();
@@ -290,7 +290,7 @@ impl Running<'_> {
             driver.shared.store.set_needed(needed);
         }
         self.mend();
-        let absent = self.incoming.absent_known(&driver.config.group.peers);
+        let absent = self.incoming.absent(&driver.config.group.peers);
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
         let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);

@@ -2,11 +2,12 @@
 
 use crate::files;
 use crate::host::Database;
+use crate::known::KnownPeers;
 use crate::limits;
 use crate::members::{Members, Seen};
 use crate::replica::ReplicaConfig;
 use crate::shared::{Incoming as Work, Shared, lock};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::Sender;
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::minidom::Element;
-use xmppsync_journal::{Peer, Record};
+use xmppsync_journal::Record;
 use xmppsync_link::Group;
 use xmppsync_replica::{Action, Batch, Change, Csn, Inbox, InboxLimits, PeerCard, PullId, ServerId, Vector};
 use xmppsync_wire::{Assembler, Card, FileRequest, Large, NoticeKind, Part, Payload, Phase, Pull};
@@ -35,14 +36,6 @@ pub(crate) enum Want {
     Compare(ServerId),
     /// The database is empty, and this peer's is not: it is to be loaded.
     Load(ServerId),
-}
-
-/// A member as its card showed it last.
-struct Remembered {
-    server: ServerId,
-    vector: Vector,
-    /// When it was noted in the journal.
-    noted: Option<Instant>,
 }
 
 /// The answer to a pull.
@@ -74,10 +67,7 @@ pub(crate) struct Incoming {
     overflowed: bool,
     /// Members whose card cannot be used, so that each is reported once.
     refused_cards: BTreeSet<BareJid>,
-    /// Members, also those that are away.
-    known: BTreeMap<BareJid, Remembered>,
-    /// Somebody in `known` got further, was noted for the first time, came or went.
-    known_changed: bool,
+    pub(crate) known: KnownPeers,
     /// Payloads that were dropped because they could not be decoded or their sender had no right.
     dropped: u64,
     gaps: u64,
@@ -97,39 +87,23 @@ impl Incoming {
             requests: JoinSet::new(),
             overflowed: false,
             refused_cards: BTreeSet::new(),
-            known: BTreeMap::new(),
-            known_changed: true,
+            known: KnownPeers::default(),
             dropped: 0,
             gaps: 0,
         }
     }
 
-    /// Members that the journal remembers.
-    pub(crate) fn remember(&mut self, peers: Vec<(BareJid, ServerId, Vector)>) {
-        let known =
-            peers.into_iter().map(|(jid, server, vector)| (jid, Remembered { server, vector, noted: None }));
-        self.known.extend(known);
-        self.known_changed = true;
-    }
-
-    /// How far the listed peers are that are not in the room, if that has changed since this was asked last. One that
-    /// was never seen is not among them: it begins with a load.
+    /// How far the listed peers are that are not in the room, if that has changed since this was asked last.
     pub(crate) fn take_needed(&mut self, peers: &[BareJid]) -> Option<Vec<(BareJid, Vector)>> {
-        if !std::mem::take(&mut self.known_changed) {
-            return None;
-        }
-        let known = |jid: BareJid| self.known.get(&jid).map(|known| (jid.clone(), known.vector.clone()));
-        Some(self.absent(peers).filter_map(known).collect())
+        let absent = peers.iter().filter(|peer| !self.members.is_present(peer)).cloned();
+        self.known.take_needed(absent)
     }
 
-    /// The listed peers that are not in the room.
+    /// The listed peers that are not in the room and were here once. One that never was begins with a load, and single
+    /// changes are no use to it.
     pub(crate) fn absent<'a>(&'a self, peers: &'a [BareJid]) -> impl Iterator<Item = BareJid> + 'a {
-        peers.iter().filter(|peer| !self.members.is_present(peer)).cloned()
-    }
-
-    /// Those of them that were here once. One that never was begins with a load, and single changes are no use to it.
-    pub(crate) fn absent_known<'a>(&'a self, peers: &'a [BareJid]) -> impl Iterator<Item = BareJid> + 'a {
-        self.absent(peers).filter(|jid| self.known.contains_key(jid))
+        let is_absent = |jid: &&BareJid| !self.members.is_present(jid) && self.known.server(jid).is_some();
+        peers.iter().filter(is_absent).cloned()
     }
 
     /// The peer with this serverID, while it is in the room.
@@ -143,7 +117,7 @@ impl Incoming {
     }
 
     pub(crate) fn handle_offline(&mut self, now: Instant) {
-        self.known_changed = true;
+        self.known.handle_move();
         for server in self.members.clear() {
             self.inbox.handle_gone(server, now);
         }
@@ -151,7 +125,7 @@ impl Incoming {
 
     pub(crate) fn handle_gone(&mut self, jid: &FullJid, now: Instant) {
         if let Some(server) = self.members.handle_gone(jid) {
-            self.known_changed = true;
+            self.known.handle_move();
             self.inbox.handle_gone(server, now);
             info!("server {server} ({jid}) left the room");
         }
@@ -176,7 +150,7 @@ impl Incoming {
                 return None;
             }
         };
-        self.note(&bare, &card, shared, now);
+        self.known.handle_card(&bare, &card, shared, now);
         let serves = card.phase == Phase::Ready;
         let (node, server) = (card.node, card.sid);
         let seen = self.members.handle_card(jid.clone(), server);
@@ -190,7 +164,7 @@ impl Incoming {
                 return None;
             }
             Seen::Joined => {
-                self.known_changed = true;
+                self.known.handle_move();
                 info!("server {server} ({jid}) is in the room");
             }
             Seen::Updated => {}
@@ -198,24 +172,6 @@ impl Incoming {
         self.refused_cards.remove(&bare);
         self.inbox.handle_card(PeerCard { server, boot: card.boot, vector: card.vector, serves }, now);
         (seen == Seen::Joined).then_some((bare, node))
-    }
-
-    /// How far the peer is, for the time when it is away: what it lacks is kept for it.
-    fn note(&mut self, jid: &BareJid, card: &Card, shared: &Shared, now: Instant) {
-        let before = self.known.get(jid).filter(|known| known.server == card.sid);
-        let noted = before.and_then(|known| known.noted);
-        let is_due = noted.is_none_or(|noted| now >= noted + limits::PEER_INTERVAL);
-        let noted = if is_due { Some(now) } else { noted };
-        self.known.insert(jid.clone(), Remembered { server: card.sid, vector: card.vector.clone(), noted });
-        if !is_due {
-            return;
-        }
-        shared.store.write(vec![Record::Peer(Peer {
-            jid: jid.to_string(),
-            server: card.sid,
-            vector: card.vector.clone(),
-            seen: crate::store::now(),
-        })]);
     }
 
     fn usable_card(
@@ -288,7 +244,7 @@ impl Incoming {
     pub(crate) fn handle_stored(&mut self, from: &BareJid, payload: &Element, now: Instant) {
         match Payload::decode(payload) {
             Ok(Payload::Batch(batch))
-                if self.known.get(from).is_some_and(|known| known.server == batch.origin)
+                if self.known.server(from) == Some(batch.origin)
                     || self.members.may_send(from, batch.origin) =>
             {
                 self.inbox.handle_stored(batch, now);

@@ -24,6 +24,7 @@ mod heal;
 mod host;
 mod hub;
 mod incoming;
+mod known;
 pub mod limits;
 mod load;
 mod members;
