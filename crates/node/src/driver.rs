@@ -1,16 +1,19 @@
 //! The loop of one replica: everything that happens goes through here, one event at a time.
 
+mod comparing;
+mod loading;
+
 use crate::answers::Answers;
-use crate::heal::{self, HealError, Healed, Healer};
 use crate::host::Database;
 use crate::hub::Hub;
 use crate::incoming::{Incoming, Want};
 use crate::limits;
-use crate::load::{LoadError, Loaded, Loader};
 use crate::opening::Found;
 use crate::outgoing::Outgoing;
 use crate::replica::ReplicaConfig;
 use crate::shared::{Shared, lock};
+use comparing::Compared;
+use loading::Load;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
@@ -19,10 +22,9 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, debug, error, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::stanza_error::DefinedCondition;
-use xmppsync_journal::Record;
-use xmppsync_link::{Event, FileOffer, Group, IncomingFile, Problem, Reply};
+use xmppsync_link::{Event, Group, Problem, Reply};
 use xmppsync_replica::{ServerId, Vector};
-use xmppsync_wire::{NoticeKind, Payload, Session};
+use xmppsync_wire::{NoticeKind, Payload};
 
 /// What the host tells the driver.
 pub(crate) enum Command {
@@ -61,46 +63,6 @@ struct Running<'a> {
     /// When to compare with a peer although nothing seems to be missing.
     next_check: Option<Instant>,
     load: Load,
-}
-
-/// The initial load, while there is anything to do about it.
-struct Load {
-    /// The database is not whole, from an earlier run or load.
-    unfinished: bool,
-    /// The peer that has what is missing, and when to begin.
-    wanted: Option<(ServerId, Instant)>,
-    running: JoinSet<Result<Loaded, LoadError>>,
-    /// The source of the load that runs, and the way of the files that it offers.
-    source: Option<(FullJid, mpsc::Sender<(FileOffer, IncomingFile)>)>,
-    /// An earlier one was not finished: what it brought may be gone at the source. The load counts as unfinished in the
-    /// journal until the comparison that finds this has ended.
-    again: bool,
-    /// That comparison has ended; what it brought is still being applied.
-    settling: bool,
-    /// That `xmppsync-load-from` is waited for was told.
-    waiting_told: bool,
-}
-
-impl Load {
-    fn new(unfinished: bool) -> Load {
-        Load {
-            unfinished,
-            wanted: None,
-            running: JoinSet::new(),
-            source: None,
-            again: unfinished,
-            settling: false,
-            waiting_told: false,
-        }
-    }
-}
-
-/// How a comparison ended.
-struct Compared {
-    peer: FullJid,
-    /// Whether it was to bring this replica up to the peer.
-    catch_up: bool,
-    outcome: Result<Healed, HealError>,
 }
 
 impl Driver {
@@ -186,22 +148,6 @@ impl Driver {
 }
 
 impl Driver {
-    /// Until the database is whole. `into_nothing`: it has no entry.
-    fn show_loading(&self, into_nothing: bool) {
-        self.shared.loading.begin(into_nothing);
-        if !self.config.keep.serve_while_loading {
-            self.database.set_loading(true);
-        }
-    }
-
-    /// At once where the opening found that the vector does not tell all.
-    fn first_check(&self) -> Option<Instant> {
-        match self.found.compare {
-            true => Some(Instant::now()),
-            false => self.config.keep.check_interval.map(|interval| Instant::now() + interval),
-        }
-    }
-
     /// Whom the journal remembers.
     async fn remembered(&self) -> Vec<(BareJid, ServerId, Vector)> {
         let peers = self.shared.store.ask(|journal| journal.peers()).await.unwrap_or_default();
@@ -295,162 +241,6 @@ impl Running<'_> {
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
         let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);
         [collect, send, pull, load, check, stored, apply, card].into_iter().flatten().min()
-    }
-
-    /// Compares now and then although nothing seems to be missing. Returns when to look again.
-    fn check(&mut self, now: Instant) -> Option<Instant> {
-        let due = self.next_check?;
-        if now < due || self.incoming.inbox.is_behind() || !self.comparing.is_empty() {
-            return (now < due).then_some(due);
-        }
-        let peer = self.incoming.inbox.some_peer()?;
-        self.next_check = self.driver.config.keep.check_interval.map(|interval| now + interval);
-        self.compare(peer, false, now);
-        self.next_check
-    }
-
-    /// Whether this copy has nothing yet, or only a part.
-    fn is_empty(&self) -> bool {
-        let shared = &self.driver.shared;
-        let nothing = || lock(&shared.dataset).is_none() && lock(&shared.vector).iter().next().is_none();
-        self.load.unfinished || nothing()
-    }
-
-    /// Begins the load that is wanted. Returns when to look again.
-    fn begin_load(&mut self, now: Instant) -> Option<Instant> {
-        let (peer, due) = self.load.wanted.filter(|_| self.load.running.is_empty())?;
-        if now < due {
-            return Some(due);
-        }
-        let source = match &self.driver.config.keep.load_from {
-            Some(jid) => self.incoming.member_of(jid),
-            None => self.incoming.member(peer),
-        };
-        let Some(source) = source else {
-            if let Some(jid) = &self.driver.config.keep.load_from {
-                if !std::mem::replace(&mut self.load.waiting_told, true) {
-                    warn!("this server is to be loaded from {jid}, which is not in the room; waiting for it");
-                }
-                self.load.wanted = Some((peer, now + limits::LOAD_RETRY));
-                return Some(now + limits::LOAD_RETRY);
-            }
-            // It went away; somebody else may have what is missing.
-            self.load.wanted = None;
-            self.incoming.inbox.handle_reset(lock(&self.driver.shared.vector).clone(), now);
-            return Some(now);
-        };
-        self.load.wanted = None;
-        self.load.waiting_told = false;
-        let shared = &self.driver.shared;
-        let into_nothing = !self.load.again && lock(&shared.dataset).is_none();
-        self.driver.show_loading(into_nothing);
-        self.load.unfinished = true;
-        let body = format!("server {} is loaded from {}", self.driver.config.server_id, source.to_bare());
-        self.outgoing.say(&self.group, &self.driver.config, NoticeKind::Gap, body);
-        let (files, offered) = mpsc::channel(1);
-        let loader = Loader {
-            group: Arc::clone(&self.group),
-            shared: Arc::clone(shared),
-            source: source.clone(),
-            files: offered,
-        };
-        self.load.source = Some((source, files));
-        self.load.running.spawn(loader.run().in_current_span());
-        None
-    }
-
-    /// Nothing of an earlier load is left over any more.
-    fn settle_load(&mut self) {
-        if self.load.settling && lock(&self.driver.shared.to_apply).is_idle() {
-            (self.load.settling, self.load.again) = (false, false);
-            self.driver.shared.store.write(vec![Record::Loading(None)]);
-        }
-    }
-
-    fn handle_loaded(&mut self, loaded: Result<Result<Loaded, LoadError>, tokio::task::JoinError>) {
-        let now = Instant::now();
-        let shared = &self.driver.shared;
-        let source = self.load.source.take().map(|(jid, _)| jid.to_string()).unwrap_or_default();
-        let loaded = loaded.unwrap_or(Err(LoadError::Stopped));
-        match loaded {
-            Ok(Loaded { vector, entries, bytes, took, mixed }) => {
-                let rate = entries as f64 / took.as_secs_f64().max(0.001);
-                info!(
-                    "{entries} entries loaded from {source} in {took:.1?} ({bytes} bytes, {rate:.0} entries/s)"
-                );
-                self.load.unfinished = false;
-                shared.loading.end();
-                self.driver.database.set_loading(false);
-                self.incoming.inbox.handle_state(&vector, now);
-                self.load.again |= mixed;
-                match self.load.again {
-                    true => self.next_check = Some(now),
-                    false => drop(shared.store.write(vec![Record::Loading(None)])),
-                }
-            }
-            Err(problem) => {
-                warn!("the load from {source} came to nothing: {problem}; it begins anew");
-                self.load.again = true;
-                self.incoming.inbox.handle_reset(lock(&shared.vector).clone(), now + limits::LOAD_RETRY);
-            }
-        }
-    }
-
-    /// What a comparison brought is in the database: it is not to be told any more that it was put back.
-    fn mend(&mut self) {
-        let shared = &self.driver.shared;
-        if self.mending && lock(&shared.to_apply).is_idle() {
-            self.mending = false;
-            shared.store.write(vec![Record::PutBack(false)]);
-        }
-    }
-
-    /// Begins to compare this database with a peer's.
-    fn compare(&mut self, server: ServerId, catch_up: bool, now: Instant) {
-        let Some(peer) = self.incoming.member(server) else {
-            self.incoming.inbox.handle_reconcile_failure(now);
-            return;
-        };
-        if catch_up && !std::mem::replace(&mut self.catching_up, true) {
-            warn!(
-                "nobody's journal reaches back to where this server was; its entries are compared with those of server {server}"
-            );
-            let own = self.driver.config.server_id;
-            let body = format!("server {own} compares its entries with those of server {server}");
-            self.outgoing.say(&self.group, &self.driver.config, NoticeKind::Problem, body);
-        } else {
-            debug!("comparing with server {server}");
-        }
-        let healer = Healer {
-            group: Arc::clone(&self.group),
-            shared: Arc::clone(&self.driver.shared),
-            peer: peer.clone(),
-            session: Session::new(rand::random()),
-        };
-        let run = async move { Compared { peer, catch_up, outcome: healer.run(catch_up).await } };
-        self.comparing.spawn(run.in_current_span());
-    }
-
-    fn handle_compared(&mut self, compared: Result<Compared, tokio::task::JoinError>) {
-        let now = Instant::now();
-        let Ok(Compared { peer, catch_up, outcome }) = compared else {
-            error!("bug: a comparison ended before it was done");
-            self.incoming.inbox.handle_reconcile_failure(now);
-            return;
-        };
-        heal::report(&peer, catch_up, &outcome);
-        self.mending |= outcome.is_ok();
-        match outcome {
-            Ok(healed) if catch_up => {
-                self.catching_up = false;
-                self.incoming.inbox.handle_state(&healed.vector, now);
-            }
-            Ok(_) if self.load.again && !self.load.unfinished => self.load.settling = true,
-            Ok(_) => {}
-            Err(_) if catch_up => self.incoming.inbox.handle_reconcile_failure(now),
-            // Sooner than the next time.
-            Err(_) => self.next_check = Some(now + limits::CHECK_RETRY),
-        }
     }
 
     fn handle_event(&mut self, event: Event) {
