@@ -47,7 +47,7 @@ fn a_server_that_was_away_for_longer_than_journals_reach_back_is_healed_by_compa
     ldap.delete(&dn("deleted")).unwrap();
     ldap.add(&format!("ou=new,{SUFFIX}"), &[("objectClass", "organizationalUnit"), ("ou", "new")]).unwrap();
     ldap.rename(&dn("moved"), "uid=moved", Some(&format!("ou=new,{SUFFIX}"))).unwrap();
-    add_many(&group.servers[0], "missed", 2_000, 1_000);
+    add_many(&group.servers[0], "missed", 1_300, 1_000);
     let absent = group.jid(2);
     for server in &group.servers[..2] {
         wait_forgotten(server, &absent);
@@ -55,11 +55,11 @@ fn a_server_that_was_away_for_longer_than_journals_reach_back_is_healed_by_compa
     }
     group.servers[2].start().unwrap();
     let dump = settle(&group);
-    assert_has(&dump, &["renamed", "same", "missed0", "missed1999"], &["renamed-later", "deleted", "moved"]);
+    assert_has(&dump, &["renamed", "same", "missed0", "missed1299"], &["renamed-later", "deleted", "moved"]);
     let log = group.servers[2].run_log();
     assert_eq!(count(&log, "nobody's journal reaches back"), 1, "{}", end_of(&log));
     let line = group.servers[2].wait_log("entries or deletes taken from it", PATIENCE).unwrap();
-    assert!(line.contains("200") && line.contains("0 given to it"), "{line}");
+    assert!(line.contains("130") && line.contains("0 given to it"), "{line}");
     assert_travels(&group.servers[2], &group.servers[0], "and back");
     assert_travels(&group.servers[0], &group.servers[2], "and forth");
 }
@@ -87,8 +87,8 @@ fn a_server_that_was_cut_off_and_written_to_gives_the_others_what_it_made() {
     at_a.replace(&dn("a-changes"), "description", &["from a"]).unwrap();
     at_c.replace(&dn("c-changes"), "description", &["from c"]).unwrap();
     at_c.rename(&dn("c-renames-later"), "uid=c-renames", None).unwrap();
-    add_many(&group.servers[0], "a-adds", 2_000, 1_000);
-    add_many(&group.servers[2], "c-adds", 2_000, 1_000);
+    add_many(&group.servers[0], "a-adds", 1_300, 1_000);
+    add_many(&group.servers[2], "c-adds", 1_300, 1_000);
     group.servers[0].wait_log("the journal reached xmppsync-journal-size", PATIENCE).unwrap();
     group.servers[2].wait_log("the journal reached xmppsync-journal-size", PATIENCE).unwrap();
 
@@ -97,7 +97,7 @@ fn a_server_that_was_cut_off_and_written_to_gives_the_others_what_it_made() {
     group.servers[2].start().unwrap();
     settle_some(&group.servers);
     let dump = settle(&group);
-    let there = ["a-changes", "c-changes", "c-renames", "same", "a-adds1999", "c-adds1999"];
+    let there = ["a-changes", "c-changes", "c-renames", "same", "a-adds1299", "c-adds1299"];
     assert_has(&dump, &there, &["a-deletes", "c-deletes", "c-renames-later"]);
     assert_eq!(dump[&dn("a-changes")]["description"], [b"from a".to_vec()].into());
     assert_eq!(dump[&dn("c-changes")]["description"], [b"from c".to_vec()].into());
@@ -221,7 +221,7 @@ fn three_servers_that_were_away_too_long_return_at_the_same_moment_and_none_wait
     let mut ldap = group.servers[0].ldap().unwrap();
     ldap.replace(&dn("modified"), "description", &["changed meanwhile"]).unwrap();
     ldap.delete(&dn("deleted")).unwrap();
-    add_many(&group.servers[0], "missed", 2_000, 1_000);
+    add_many(&group.servers[0], "missed", 1_300, 1_000);
     wait_forgotten(&group.servers[0], "@xmpp.test");
     thread::scope(|scope| {
         for server in &mut group.servers[1..] {

@@ -93,10 +93,9 @@ impl Incoming {
         }
     }
 
-    /// How far the listed peers are that are not in the room, if that has changed since this was asked last.
+    /// How far the listed peers are that lack something, if that may have changed since this was asked last.
     pub(crate) fn take_needed(&mut self, peers: &[BareJid]) -> Option<Vec<(BareJid, Vector)>> {
-        let absent = peers.iter().filter(|peer| !self.members.is_present(peer)).cloned();
-        self.known.take_needed(absent)
+        self.known.take_needed(peers, |jid| self.members.is_present(jid))
     }
 
     /// The listed peers that are not in the room and were here once. One that never was begins with a load, and single
@@ -117,7 +116,7 @@ impl Incoming {
     }
 
     pub(crate) fn handle_offline(&mut self, now: Instant) {
-        self.known.handle_move();
+        self.known.handle_gone();
         for server in self.members.clear() {
             self.inbox.handle_gone(server, now);
         }
@@ -125,7 +124,7 @@ impl Incoming {
 
     pub(crate) fn handle_gone(&mut self, jid: &FullJid, now: Instant) {
         if let Some(server) = self.members.handle_gone(jid) {
-            self.known.handle_move();
+            self.known.handle_gone();
             self.inbox.handle_gone(server, now);
             info!("server {server} ({jid}) left the room");
         }
@@ -164,7 +163,7 @@ impl Incoming {
                 return None;
             }
             Seen::Joined => {
-                self.known.handle_move();
+                self.known.handle_joined(bare.clone(), lock(&shared.vector).clone());
                 info!("server {server} ({jid}) is in the room");
             }
             Seen::Updated => {}

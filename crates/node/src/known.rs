@@ -14,6 +14,8 @@ pub(crate) struct KnownPeers {
     peers: BTreeMap<BareJid, Known>,
     /// Somebody came or went since it was asked last who lacks what.
     moved: bool,
+    /// Those that came back, with what they are to catch up to.
+    behind: BTreeMap<BareJid, Vector>,
 }
 
 struct Known {
@@ -31,12 +33,24 @@ impl KnownPeers {
         self.moved = true;
     }
 
-    pub(crate) fn handle_move(&mut self) {
+    /// It came into the room, when this replica had `reached`.
+    pub(crate) fn handle_joined(&mut self, jid: BareJid, reached: Vector) {
+        self.behind.insert(jid, reached);
+        self.moved = true;
+    }
+
+    /// Somebody left the room, or all did.
+    pub(crate) fn handle_gone(&mut self) {
         self.moved = true;
     }
 
     /// Now and then it is noted in the journal as well.
     pub(crate) fn handle_card(&mut self, jid: &BareJid, card: &Card, shared: &Shared, now: Instant) {
+        let is_level = |goal: &Vector| goal.iter().all(|csn| card.vector.covers(csn));
+        if self.behind.get(jid).is_some_and(is_level) {
+            self.behind.remove(jid);
+            self.moved = true;
+        }
         let before = self.peers.get(jid).filter(|known| known.server == card.sid);
         let noted = before.and_then(|known| known.noted);
         let is_due = noted.is_none_or(|noted| now >= noted + limits::PEER_INTERVAL);
@@ -54,16 +68,18 @@ impl KnownPeers {
         self.peers.get(jid).map(|known| known.server)
     }
 
-    /// How far those are that are away, if somebody came or went since this was asked last. One that was never here is
-    /// not among them: it begins with a load.
+    /// How far those of `peers` are that are away, or came back and have not caught up yet, if that has changed since this
+    /// was asked last. One that was never here is not among them: it begins with a load.
     pub(crate) fn take_needed(
         &mut self,
-        absent: impl Iterator<Item = BareJid>,
+        peers: &[BareJid],
+        is_present: impl Fn(&BareJid) -> bool,
     ) -> Option<Vec<(BareJid, Vector)>> {
         if !std::mem::take(&mut self.moved) {
             return None;
         }
-        let vector = |jid: BareJid| self.peers.get(&jid).map(|known| (jid.clone(), known.vector.clone()));
-        Some(absent.filter_map(vector).collect())
+        let lacks = |jid: &&BareJid| !is_present(jid) || self.behind.contains_key(*jid);
+        let vector = |jid: &BareJid| self.peers.get(jid).map(|known| (jid.clone(), known.vector.clone()));
+        Some(peers.iter().filter(lacks).filter_map(vector).collect())
     }
 }

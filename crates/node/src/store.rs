@@ -49,7 +49,7 @@ struct State {
     last: AtomicU64,
     written: AtomicU64,
     queued_bytes: AtomicUsize,
-    /// How far the peers are that are listed and away.
+    /// How far the listed peers are that are away or have not caught up.
     needed: Mutex<Vec<(BareJid, Vector)>>,
     /// Told after every write.
     wake: Arc<Notify>,
@@ -319,8 +319,8 @@ impl Keeper {
     fn tell(&mut self, jid: &BareJid) {
         if self.told.insert(jid.clone()) {
             warn!(
-                "the journal reached xmppsync-journal-size ({} bytes): changes were dropped that {jid} lacks, which is \
-                 away; it compares its entries when it returns",
+                "the journal reached xmppsync-journal-size ({} bytes): changes were dropped that {jid} lacks; \
+                 it compares its entries when it returns",
                 self.config.retention.bytes_max
             );
         }
