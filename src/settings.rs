@@ -120,7 +120,7 @@ impl Settings {
             return Err(format!("{of} it has no suffix; write a suffix line before overlay xmppsync"));
         }
         let server_id = ServerId::new(facts.server_id).map_err(|_| {
-            format!("{of} serverID is not set; write serverID with a number from 1 to 4095, different on every server, before the databases")
+            format!("{of} serverID is not set; write serverID with a number from 1 to 4094, different on every server, before the databases")
         })?;
         if server_id == ServerId::NONE {
             return Err(format!(

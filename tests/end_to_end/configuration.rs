@@ -330,8 +330,8 @@ fn wrong_databases(bed: &Bed) -> Vec<Wrong> {
             &["xmppsync-password-file", &empty, "first line"],
         ),
         lines_of("nothing", vec!["overlay xmppsync".to_owned()], &["xmppsync-jid is missing", PEOPLE]),
-        changed("serverID unset", &|config| config.server_id = None, &["serverID", "1 to 4095", PEOPLE]),
-        changed("serverID 0", &|config| config.server_id = Some(0), &["serverID", "1 to 4095", PEOPLE]),
+        changed("serverID unset", &|config| config.server_id = None, &["serverID", "1 to 4094", PEOPLE]),
+        changed("serverID 0", &|config| config.server_id = Some(0), &["serverID", "1 to 4094", PEOPLE]),
         changed(
             "lastmod off",
             &|config| config.databases[0].lines.push("lastmod off".to_owned()),
