@@ -13,7 +13,7 @@ pub(crate) const MANY: usize = 5_000;
 /// Incompressible bytes of each, so that the file does not fit into the buffers on its way.
 const FILLING: usize = 3_000;
 /// "Busy" of RFC 4511.
-const BUSY: u32 = 51;
+pub(crate) const BUSY: u32 = 51;
 
 /// A group of which no slapd runs yet; the first server has this content.
 pub(crate) fn full_and_empty(servers: usize, content: &str) -> Group {

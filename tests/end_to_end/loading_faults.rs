@@ -104,6 +104,28 @@ fn a_load_that_was_killed_begins_anew_and_keeps_nothing_that_is_gone() {
     assert!(!group.servers[1].run_log().contains("was not finished"), "{}", group.servers[1].run_log());
 }
 
+/// The whole file was there and many of its entries still waited for their transaction; the journal said already that the
+/// load was done, and the next start took the vector from the entries that had been written.
+#[test]
+fn a_load_that_is_killed_when_its_file_is_there_is_not_taken_for_whole() {
+    let mut group = full_and_empty(2, &many(MANY));
+    let mut config = group.config(1).unwrap();
+    config.databases[0].overlay_lines.push("xmppsync-serve-while-loading off".to_owned());
+    group.servers[1].set_config(config).unwrap();
+    group.start().unwrap();
+    group.servers[0].wait_log("a snapshot went to", LOAD_PATIENCE).unwrap();
+    group.servers[1].kill9().unwrap();
+    group.servers[0].stop().unwrap();
+    group.servers[1].start().unwrap();
+    // Nobody is there who could make it whole.
+    group.servers[1].wait_log("in room", PATIENCE).unwrap();
+    let mut ldap = group.servers[1].ldap().unwrap();
+    assert_eq!(code(raw(&mut ldap).modify(SUFFIX, vec![set("description", &["x"])])), BUSY);
+    group.servers[0].start().unwrap();
+    wait_loaded(&group.servers[1]);
+    settle(&group);
+}
+
 #[test]
 fn the_source_that_the_admin_names_is_waited_for() {
     let content = ldif::text(&ldif::directory(SUFFIX, 300));

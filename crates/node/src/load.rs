@@ -135,18 +135,20 @@ impl Loader {
                     let mixed = snapshots > 1;
                     return Ok(Loaded { vector, entries, bytes, took: begun.elapsed(), mixed });
                 }
-                Err((LoadError::Transfer(problem), Some((hash, unpacker))))
-                    if cuts < limits::LOAD_CUTS_MAX =>
-                {
-                    cuts += 1;
-                    warn!(
-                        "the load was cut off after {} bytes ({problem}); it goes on from there",
-                        hash.bytes()
-                    );
-                    partial = Some(Partial { snapshot, hash, unpacker });
-                    tokio::time::sleep(limits::LOAD_PAUSE).await;
-                }
-                Err((problem, _)) => return Err(problem),
+                Err(cut) => match *cut {
+                    (LoadError::Transfer(problem), Some((hash, unpacker)))
+                        if cuts < limits::LOAD_CUTS_MAX =>
+                    {
+                        cuts += 1;
+                        warn!(
+                            "the load was cut off after {} bytes ({problem}); it goes on from there",
+                            hash.bytes()
+                        );
+                        partial = Some(Partial { snapshot, hash, unpacker });
+                        tokio::time::sleep(limits::LOAD_PAUSE).await;
+                    }
+                    (problem, _) => return Err(problem),
+                },
             }
         }
     }
@@ -203,21 +205,22 @@ impl Loader {
     }
 }
 
-type Cut = (LoadError, Option<(FileHash, Unpacker)>);
+/// Why a transfer ended early, and what it can go on with.
+type Cut = Box<(LoadError, Option<(FileHash, Unpacker)>)>;
 
 /// Takes a file to its end, on a thread of its own.
 fn take(mut file: FileReader, mut unpacker: Unpacker) -> Result<u64, Cut> {
     while let Some(chunk) = file.blocking_chunk() {
         match chunk {
-            Ok(bytes) => unpacker.write_all(&bytes).map_err(|problem| (problem.into(), None))?,
+            Ok(bytes) => unpacker.write_all(&bytes).map_err(|problem| Box::new((problem.into(), None)))?,
             Err(problem) => {
                 let hash = file.hash().clone();
-                return Err((problem.into(), Some((hash, unpacker))));
+                return Err(Box::new((problem.into(), Some((hash, unpacker)))));
             }
         }
     }
-    unpacker.flush().map_err(|problem| (problem.into(), None))?;
-    unpacker.into_inner().finish().map_err(|problem| (problem, None))
+    unpacker.flush().map_err(|problem| Box::new((problem.into(), None)))?;
+    unpacker.into_inner().finish().map_err(|problem| Box::new((problem, None)))
 }
 
 /// Compressed bytes go in. What comes out is taken as it comes: a few bytes may be packed from very many.

@@ -15,7 +15,7 @@ pub(crate) enum Read {
     /// These entries as they are.
     Entries(VecDeque<EntryUuid>, Vec<Option<Change>>, oneshot::Sender<Vec<Option<Change>>>),
     /// The whole database, into a file.
-    Dump(Draft),
+    Dump(Box<Draft>),
 }
 
 /// What waits to be read.

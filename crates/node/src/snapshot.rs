@@ -87,7 +87,7 @@ impl Snapshots {
         }
         drop(state);
         let draft = Draft::new(dataset, lock(&shared.vector).clone(), dir);
-        reads::submit(shared, Read::Dump(draft));
+        reads::submit(shared, Read::Dump(Box::new(draft)));
         Answer::Wait
     }
 
