@@ -7,7 +7,9 @@ use crate::steps::{group_with, settle};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use xmppsync_lab::{Group, GroupOptions, Ldap, SUFFIX, failpoints_module_path, wait_for};
+use xmppsync_lab::{
+    ContextCsn, Group, GroupOptions, Ldap, SUFFIX, assert_equal_with, failpoints_module_path, wait_for,
+};
 
 const FAIL_AT: &str = "XMPPSYNC_FAIL_AT";
 /// Repeats a run of the random kills.
@@ -44,11 +46,12 @@ fn assert_died_and_start(group: &mut Group, server: usize, point: &str) {
 }
 
 fn assert_agrees(group: &Group, ledgers: &mut [Ledger], when: &str) {
-    let dump = settle(group);
+    let logs =
+        || group.servers.iter().map(|server| end_of(&server.run_log())).collect::<Vec<_>>().join("\n\n");
+    let dump = assert_equal_with(&group.servers, SUFFIX, ContextCsn::Compare, PATIENCE)
+        .unwrap_or_else(|late| panic!("{when}: {late}\n{}", logs()));
     for ledger in ledgers {
         let wrong = ledger.check(&dump);
-        let logs =
-            || group.servers.iter().map(|server| end_of(&server.run_log())).collect::<Vec<_>>().join("\n\n");
         assert!(wrong.is_empty(), "{when}:\n{}\n{}", wrong.join("\n"), logs());
         ledger.settle(&dump);
     }
