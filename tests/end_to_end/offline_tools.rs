@@ -209,9 +209,9 @@ struct History {
 /// A backup of the first server in the middle of what everybody writes.
 fn history(group: &mut Group) -> History {
     let mut ldap: Vec<_> = group.servers.iter().map(|server| server.ldap().unwrap()).collect();
-    for number in 0..3 {
+    for (number, client) in ldap.iter_mut().enumerate() {
         for uid in ["kept", "changed", "renamed", "deleted"] {
-            add_person(&mut ldap[number], &format!("{uid}-{number}"));
+            add_person(client, &format!("{uid}-{number}"));
         }
     }
     settle(group);

@@ -55,7 +55,7 @@ impl Loading {
         self.active.store(true, Ordering::Release);
     }
 
-    fn into_nothing(&self) -> bool {
+    fn is_into_nothing(&self) -> bool {
         self.into_nothing.load(Ordering::Relaxed)
     }
 
@@ -256,7 +256,7 @@ impl Entries {
     fn push(&mut self, entry: xmppsync_replica::Change) -> Result<(), LoadError> {
         let entry = Arc::new(entry);
         let entry =
-            if self.shared.loading.into_nothing() { Incoming::New(entry) } else { Incoming::State(entry) };
+            if self.shared.loading.is_into_nothing() { Incoming::New(entry) } else { Incoming::State(entry) };
         self.work_bytes += entry.size();
         self.work.push(entry);
         self.entries += 1;
