@@ -24,6 +24,7 @@ static SPLIT: LazyLock<(Batch, Vec<Part>)> = LazyLock::new(|| {
         n: n as u32,
         of: PIECES as u32,
         bytes: DOCUMENT.len() as u32,
+        change: None,
         text: DOCUMENT[n * piece..DOCUMENT.len().min((n + 1) * piece)].into(),
     });
     (batch.clone(), parts.collect())

@@ -216,6 +216,7 @@ fn cut_small(batch: &Batch, pieces: usize) -> Vec<Part> {
         n: n as u32,
         of: pieces as u32,
         bytes: xml.len() as u32,
+        change: None,
         text: xml[n * piece..xml.len().min((n + 1) * piece)].into(),
     };
     (0..pieces).map(part).collect()
