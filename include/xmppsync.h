@@ -110,9 +110,8 @@ int xs_read_entry(xs_op *op, const xs_bytes *uuid, void *seen);
 /* How a walk through the database ended; anything else is an LDAP result code. */
 enum xs_dump_end { XS_DUMP_WHOLE = 0, XS_DUMP_STOPPED = -1, XS_DUMP_YIELDED = -2 };
 
-/* In xsr_read: calls xsr_seen_state for each entry of the database. The walk is no snapshot of one moment. `position` is 0
- * at first; given to the next call it makes that one go on where this one ended. */
-int xs_dump(xs_op *op, uint64_t *position, void *seen);
+/* In xsr_read: calls xsr_seen_state for each entry of the database. The walk is no snapshot of one moment. */
+int xs_dump(xs_op *op, void *seen);
 
 /* In xsr_apply and xsr_stop: writes contextCSN to the suffix entry. 0, 1 when there is no suffix
  * entry yet, negative when it failed. */

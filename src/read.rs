@@ -46,10 +46,10 @@ impl Reader for SlapdReader {
         }
     }
 
-    fn dump(&mut self, position: &mut u64, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure> {
+    fn dump(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure> {
         let mut states = States { each, unusable: 0 };
-        // SAFETY: `op` is valid, see `new`; `position` and `states` live until the call returns.
-        let end = unsafe { xs_dump(self.op, position, (&raw mut states).cast()) };
+        // SAFETY: `op` is valid, see `new`; `states` lives until the call returns.
+        let end = unsafe { xs_dump(self.op, (&raw mut states).cast()) };
         if states.unusable > 0 {
             warn!("{} entries have no entryUUID or no entryCSN, and were left out", states.unusable);
         }

@@ -9,7 +9,6 @@ typedef struct reading {
 	xs_op *x;
 	void *seen;
 	unsigned long long *parents; /* a dump: hashes of DNs, 0 in an empty place; it ends early when slapd wants its thread back */
-	uint64_t position;           /* a dump: the number of the last entry that was shown */
 	int end;                     /* enum xs_dump_end */
 } reading;
 
@@ -86,7 +85,8 @@ static int met_parent(reading *r, const struct berval *ndn)
 	return 0;
 }
 
-/* The database shows its entries in the order in which they were made. A subtree that was moved below a younger entry comes
+/* The database shows its entries in the order in which they were made, or walks the tree, whichever it takes for cheaper
+ * (back-mdb/search.c), so that no number tells how far a search has come. In the first order a subtree that was moved below a younger entry comes
  * before it, and whoever loads the copy could not place as much as one entry of it: so that one is shown first, and once
  * more when its turn comes. `id` is how far the dump has come. */
 static int show_parents(reading *r, Operation *op, ID id, const struct berval *ndn)
@@ -117,12 +117,8 @@ static int read_response(Operation *op, SlapReply *rs)
 	if (rs->sr_type != REP_SEARCH || r->end != XS_DUMP_WHOLE) {
 		return LDAP_SUCCESS;
 	}
-	if (r->parents != NULL && e->e_id <= r->position) {
-		; /* an earlier call has shown it */
-	} else if ((r->parents != NULL && show_parents(r, op, e->e_id, &e->e_nname)) || show_state(r, op, e)) {
+	if ((r->parents != NULL && show_parents(r, op, e->e_id, &e->e_nname)) || show_state(r, op, e)) {
 		r->end = XS_DUMP_STOPPED;
-	} else {
-		r->position = e->e_id;
 	}
 	if (r->end != XS_DUMP_WHOLE) {
 		return LDAP_UNAVAILABLE;
@@ -156,14 +152,13 @@ int xs_read_entry(xs_op *x, const xs_bytes *uuid, void *seen)
 	return rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_REFERRAL || r.end != XS_DUMP_WHOLE ? LDAP_SUCCESS : rc;
 }
 
-int xs_dump(xs_op *x, uint64_t *position, void *seen)
+int xs_dump(xs_op *x, void *seen)
 {
 	unsigned long long parents[PARENTS] = { 0 };
-	reading r = { .x = x, .seen = seen, .parents = parents, .position = *position };
+	reading r = { .x = x, .seen = seen, .parents = parents };
 	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
 	int rc = search_all(x, &cb);
 
-	*position = r.position;
 	if (r.end != XS_DUMP_WHOLE) {
 		return r.end;
 	}

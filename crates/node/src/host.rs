@@ -96,11 +96,10 @@ pub trait Reader {
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure>;
     /// Shows every entry, as [`read_entry`](Self::read_entry) does, until `each` returns `false`. Parents nearly
     /// always come before their children, some entries are shown twice, and what is written meanwhile may be seen or not.
-    /// `position` is 0 at first; what a walk that yielded left in it makes the next one go on there.
     ///
     /// # Errors
     /// When the database cannot be read to its end.
-    fn dump(&mut self, position: &mut u64, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure>;
+    fn dump(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure>;
     /// The host wants its thread back.
     fn must_yield(&self) -> bool;
 }

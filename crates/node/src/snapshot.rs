@@ -148,8 +148,6 @@ pub(crate) struct Draft {
     dataset: EntryUuid,
     vector: Vector,
     path: PathBuf,
-    /// How far the dump of the database has come.
-    position: u64,
     writer: Option<Writer>,
 }
 
@@ -159,10 +157,10 @@ impl Draft {
     fn new(dataset: EntryUuid, vector: Vector, dir: &Path) -> Draft {
         let id = format!("{:016x}", rand::random::<u64>());
         let path = dir.join(format!("{PREFIX}{id}.ldif.zst"));
-        Draft { id, dataset, vector, path, position: 0, writer: None }
+        Draft { id, dataset, vector, path, writer: None }
     }
 
-    /// Reads the database on a thread of the host. `None`: the host wanted the thread back; to be called again.
+    /// Reads the database on a thread of the host. `None`: the host wanted the thread back; from the beginning again.
     pub(crate) fn make(
         &mut self,
         reader: &mut dyn Reader,
@@ -172,7 +170,7 @@ impl Draft {
             empty => empty.insert(begin(&self.path)?),
         };
         let mut problem = None;
-        let end = reader.dump(&mut self.position, &mut |change| match writer.write(&as_put(change)) {
+        let end = reader.dump(&mut |change| match writer.write(&as_put(change)) {
             Ok(()) => true,
             // Such an entry cannot be replicated at all.
             Err(LdifError::NotAnEntry { .. } | LdifError::Unusable { .. }) => true,
@@ -185,6 +183,9 @@ impl Draft {
             return Err(problem.into());
         }
         if end == DumpEnd::Yielded {
+            // A search cannot be gone on with: from the beginning again.
+            self.writer = None;
+            remove(&self.path);
             return Ok(None);
         }
         let entries = writer.entries();
