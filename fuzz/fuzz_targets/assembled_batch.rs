@@ -16,6 +16,7 @@ fuzz_target!(|text: &str| {
         n: 0,
         of: 1,
         bytes: text.len() as u32,
+        change: None,
         text: text.into(),
     };
     if let Ok(Some(batch)) = Assembler::new().handle_part(part) {
