@@ -37,6 +37,7 @@ typedef struct xs_change {
 	int32_t operation;      /* enum xs_operation */
 	int32_t delete_old_rdn; /* XS_MODRDN */
 	int32_t is_new;         /* XS_PUT: no entry of the database has the entryUUID */
+	int32_t is_state;       /* XS_DELETE: the entry as it was at the CSN is gone; not one that is later */
 	xs_bytes csn;
 	xs_bytes uuid;          /* textual entryUUID */
 	xs_bytes dn;            /* before the operation */

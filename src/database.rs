@@ -3,7 +3,7 @@
 use crate::boundary::*;
 use crate::generation::generation;
 use crate::read::{SlapdReader, scan};
-use crate::view::Lent;
+use crate::view::{Kind, Lent};
 use ldap3_proto::proto::{LdapModify, LdapModifyRequest, LdapModifyType, LdapPartialAttribute};
 use std::ffi::{CStr, c_char, c_int};
 use std::path::PathBuf;
@@ -100,8 +100,8 @@ impl SlapdTransaction {
         SlapdTransaction { op }
     }
 
-    fn make(&mut self, change: &Change, is_new: bool) -> Outcome {
-        let lent = Lent::new(change, is_new);
+    fn make(&mut self, change: &Change, kind: Kind) -> Outcome {
+        let lent = Lent::new(change, kind);
         let view = lent.view();
         let mut result = 0;
         let mut text = [0 as c_char; TEXT_LEN];
@@ -141,11 +141,15 @@ impl Transaction for SlapdTransaction {
     }
 
     fn apply(&mut self, change: &Change) -> Outcome {
-        self.make(change, false)
+        self.make(change, Kind::Change)
+    }
+
+    fn apply_state(&mut self, state: &Change) -> Outcome {
+        self.make(state, Kind::State)
     }
 
     fn add_new(&mut self, entry: &Change) -> Outcome {
-        self.make(entry, true)
+        self.make(entry, Kind::New)
     }
 
     fn write_context_csn(&mut self, vector: &Vector) -> ContextCsnWrite {

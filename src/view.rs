@@ -137,6 +137,17 @@ unsafe fn copy_modification(from: &xs_modification) -> Result<LdapModify, Captur
     })
 }
 
+/// What a change is to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The next one of its origin.
+    Change,
+    /// What a comparison brought: nothing to an entry that is later.
+    State,
+    /// An entry whose entryUUID is not in the database.
+    New,
+}
+
 /// A change lent to the shim: the arrays that C wants, pointing into the change.
 ///
 /// slapd's functions for DNs and CSNs expect terminated texts, so those are copied.
@@ -150,7 +161,7 @@ pub(crate) struct Lent<'a> {
     _values: Vec<xs_bytes>,
     mods: Vec<xs_modification>,
     operation: u32,
-    is_new: bool,
+    kind: Kind,
     delete_old_rdn: bool,
     _change: PhantomData<&'a Change>,
 }
@@ -172,8 +183,7 @@ impl Terminated {
 }
 
 impl<'a> Lent<'a> {
-    /// `is_new`: no entry of the database has the entryUUID.
-    pub(crate) fn new(change: &'a Change, is_new: bool) -> Lent<'a> {
+    pub(crate) fn new(change: &'a Change, kind: Kind) -> Lent<'a> {
         let (operation, mods): (u32, Vec<(u32, &LdapPartialAttribute)>) = match &change.operation {
             Operation::Put(request) => {
                 (XS_PUT, request.attributes.iter().map(|attribute| (XS_MOD_ADD, attribute)).collect())
@@ -219,7 +229,7 @@ impl<'a> Lent<'a> {
             _values: values,
             mods,
             operation,
-            is_new,
+            kind,
             delete_old_rdn: rename.is_some_and(|request| request.deleteoldrdn),
             _change: PhantomData,
         }
@@ -230,7 +240,8 @@ impl<'a> Lent<'a> {
         xs_change {
             operation: self.operation as i32,
             delete_old_rdn: i32::from(self.delete_old_rdn),
-            is_new: i32::from(self.is_new),
+            is_new: i32::from(self.kind == Kind::New),
+            is_state: i32::from(self.kind == Kind::State),
             csn: self.csn.lend(),
             uuid: self.uuid.lend(),
             dn: self.dn.lend(),

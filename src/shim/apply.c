@@ -541,6 +541,13 @@ static int contained(const target *t, const xs_change *change)
 		&& memcmp(t->csn.bv_val + SERVER_AT, csn.bv_val + SERVER_AT, SERVER_LEN) == 0 && ber_bvcmp(&t->csn, &csn) >= 0;
 }
 
+static int later(const target *t, const xs_change *change)
+{
+	struct berval csn = bv_in(change->csn);
+
+	return !BER_BVISEMPTY(&t->csn) && ber_bvcmp(&t->csn, &csn) > 0;
+}
+
 /* See check_uuid in capture.c. */
 static void count_move(xs_db *db, const xs_change *change)
 {
@@ -565,7 +572,7 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 		/* An entry that is there was brought by another way, in this state or a later one, or has to become so. */
 		outcome = there ? apply_put(x, change, &t, v) : apply_add(x, change, v);
 	} else if (change->operation == XS_DELETE) {
-		outcome = there ? apply_delete(x, change, &t, v) : XS_APPLIED;
+		outcome = there && !(change->is_state && later(&t, change)) ? apply_delete(x, change, &t, v) : XS_APPLIED;
 	} else if (!there) {
 		outcome = say(v, XS_REFUSED, LDAP_NO_SUCH_OBJECT, "no entry has this entryUUID");
 	} else if (contained(&t, change)) {

@@ -151,6 +151,7 @@ fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]
         }
         let outcome = match incoming {
             Incoming::New(entry) => transaction.add_new(entry),
+            Incoming::State(state) => transaction.apply_state(state),
             _ => transaction.apply(change),
         };
         match outcome {

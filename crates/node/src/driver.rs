@@ -321,6 +321,7 @@ impl Running<'_> {
                     Some(event) => self.handle_event(event),
                     None => return,
                 },
+                () = self.driver.shared.wake.notified() => {}
                 () = sleep_until(Some(timeout.unwrap_or(deadline).min(deadline))) => {}
             }
         }

@@ -4,21 +4,24 @@
 //! what is newer here. An entry that one side lacks is deleted on the other one only when a tombstone says so, or when the side
 //! that lacks it has seen that state of it.
 
+use crate::files::{self, FileError};
 use crate::limits;
 use crate::reads;
 use crate::shared::{Incoming, Shared, lock};
 use crate::states;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::{debug, info, warn};
 use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_journal::Record;
+use xmppsync_journal::limits::SET_ASIDES_MAX;
 use xmppsync_link::{Group, RequestError};
 use xmppsync_replica::{
     Change, CompareError, Comparison, Csn, Differences, EntrySet, EntryUuid, Operation, Step, Vector,
 };
-use xmppsync_wire::{Entries, Fetch, Payload, Reconcile, Session, WireError};
+use xmppsync_wire::{Entries, Fetch, FileRequest, Payload, Reconcile, Session, WireError};
 
 /// Why a comparison came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,8 @@ pub(crate) enum HealError {
     Compare(#[from] CompareError),
     #[error("it answered something else than was asked")]
     Unexpected,
+    #[error("an entry that is too large for a message did not come: {0}")]
+    File(#[from] FileError),
     #[error("this server has no journal at the moment")]
     NoJournal,
     #[error("this server is being stopped")]
@@ -62,6 +67,8 @@ pub(crate) struct Healer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) peer: FullJid,
     pub(crate) session: Session,
+    /// How long tombstones are kept.
+    pub(crate) retention: Duration,
 }
 
 impl Healer {
@@ -160,7 +167,8 @@ impl Healer {
         let uuids: Vec<EntryUuid> =
             states.iter().map(|change| change.uuid).chain(entries.absent.iter().copied()).collect();
         // The vector first: an entry that comes in between must not look as if it had been here and were deleted.
-        let own = lock(&self.shared.vector).clone();
+        let own = self.seen(lock(&self.shared.vector).clone());
+        let theirs = self.seen(healed.vector.clone());
         let known = knowledge(&self.shared, uuids.clone()).await.ok_or(HealError::NoJournal)?;
         let before = taken.states.len();
         let nothing = Known::default();
@@ -175,16 +183,31 @@ impl Healer {
         }
         for uuid in &entries.absent {
             let Some(csn) = known.get(uuid).and_then(|known| known.entry) else { continue };
-            if healed.vector.covers(csn) {
+            if theirs.covers(csn) {
                 // It was there once in just this state.
                 taken.push(tombstone(*uuid, csn));
             } else {
                 offers.entries.push(*uuid);
             }
         }
+        for uuid in &entries.large {
+            let what = FileRequest::Entry(*uuid);
+            let state = files::fetch(&self.group, &self.shared.offers, &self.peer, what).await?;
+            let known = knowledge(&self.shared, vec![*uuid]).await.ok_or(HealError::NoJournal)?;
+            if known.get(uuid).unwrap_or(&nothing).judge(&state, &own) == Judgement::Take {
+                taken.push(state);
+            }
+        }
         healed.taken += taken.states.len() - before;
-        healed.left += entries.refused.len() + entries.large.len();
+        healed.left += entries.refused.len();
         Ok(uuids.into_iter().chain(entries.refused.iter().chain(&entries.large).copied()).collect())
+    }
+
+    /// What a replica at `vector` has certainly seen, and deleted if it is not there. Of younger deletes there are tombstones; and
+    /// of its own changes a database that was put back may have forgotten some.
+    fn seen(&self, vector: Vector) -> Seen {
+        let before = crate::store::now().saturating_sub(self.retention.as_secs());
+        Seen { vector, before }
     }
 
     async fn offer(&self, offers: Offers, healed: &mut Healed) -> Result<(), HealError> {
@@ -256,6 +279,23 @@ struct Offers {
     tombstones: Vec<Change>,
 }
 
+/// What a replica has seen that is older than its tombstones.
+pub(crate) struct Seen {
+    vector: Vector,
+    /// Seconds since 1970.
+    before: u64,
+}
+
+impl Seen {
+    pub(crate) fn nothing() -> Seen {
+        Seen { vector: Vector::default(), before: 0 }
+    }
+
+    fn covers(&self, csn: Csn) -> bool {
+        csn.seconds() < self.before && self.vector.covers(csn)
+    }
+}
+
 /// What the journal knows of an entry.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Known {
@@ -274,8 +314,8 @@ pub(crate) enum Judgement {
 }
 
 impl Known {
-    /// The later one wins, entry or delete. `vector` is how far this replica has come.
-    pub(crate) fn judge(&self, theirs: &Change, vector: &Vector) -> Judgement {
+    /// The later one wins, entry or delete. `seen` is what this replica has seen.
+    pub(crate) fn judge(&self, theirs: &Change, seen: &Seen) -> Judgement {
         let delete = matches!(theirs.operation, Operation::Delete { .. });
         match (self.entry, self.tombstone) {
             (Some(entry), _) if entry > theirs.csn => Judgement::GiveEntry,
@@ -285,7 +325,7 @@ impl Known {
             (None, Some(gone)) if gone >= theirs.csn => Judgement::GiveTombstone(gone),
             (None, _) if self.refused => Judgement::Leave,
             // It was here once in just this state.
-            (None, None) if vector.covers(theirs.csn) => Judgement::GiveTombstone(theirs.csn),
+            (None, None) if seen.covers(theirs.csn) => Judgement::GiveTombstone(theirs.csn),
             (None, _) => Judgement::Take,
         }
     }
@@ -319,11 +359,14 @@ pub(crate) async fn knowledge(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<
     let known = shared.store.ask(move |journal| {
         let refused: BTreeSet<EntryUuid> =
             journal.set_asides()?.into_iter().map(|set_aside| set_aside.uuid).collect();
+        // So many that the oldest are forgotten: it may be any.
+        let forgotten = refused.len() as u64 >= SET_ASIDES_MAX;
         let mut known = BTreeMap::new();
         for uuid in uuids {
             let entry = journal.inventory_get(uuid)?;
             let tombstone = journal.tombstone(uuid)?.map(|(csn, _)| csn);
-            known.insert(uuid, Known { entry, tombstone, refused: refused.contains(&uuid) });
+            let refused = forgotten || refused.contains(&uuid);
+            known.insert(uuid, Known { entry, tombstone, refused });
         }
         Ok(known)
     });

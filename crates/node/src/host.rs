@@ -124,6 +124,8 @@ pub trait Transaction {
     fn begin(&mut self) -> Result<bool, Failure>;
     /// Makes one change.
     fn apply(&mut self, change: &Change) -> Outcome;
+    /// Makes an entry as a comparison found it elsewhere, or deletes it; nothing where it is later here.
+    fn apply_state(&mut self, state: &Change) -> Outcome;
     /// Adds an entry ([`Operation::Put`](xmppsync_replica::Operation::Put)) whose entryUUID is not in the database, so
     /// that nothing has to be looked for.
     fn add_new(&mut self, entry: &Change) -> Outcome;

@@ -149,9 +149,8 @@ impl Incoming {
                 return None;
             }
         };
-        self.known.handle_card(&bare, &card, shared, now);
         let serves = card.phase == Phase::Ready;
-        let (node, server) = (card.node, card.sid);
+        let (node, server) = (card.node.clone(), card.sid);
         let seen = self.members.handle_card(jid.clone(), server);
         match &seen {
             Seen::ServerIdTaken(owner) => {
@@ -163,10 +162,11 @@ impl Incoming {
                 return None;
             }
             Seen::Joined => {
+                self.known.handle_card(&bare, &card, shared, now);
                 self.known.handle_joined(bare.clone(), lock(&shared.vector).clone());
                 info!("server {server} ({jid}) is in the room");
             }
-            Seen::Updated => {}
+            Seen::Updated => self.known.handle_card(&bare, &card, shared, now),
         }
         self.refused_cards.remove(&bare);
         self.inbox.handle_card(PeerCard { server, boot: card.boot, vector: card.vector, serves }, now);
@@ -285,7 +285,9 @@ impl Incoming {
             Err(problem) => Err(problem),
         };
         match answer.map(|page| Payload::decode(&page)) {
-            Ok(Ok(Payload::Page(page))) if self.empty && (page.more || !page.beyond.is_empty()) => {
+            Ok(Ok(Payload::Page(page)))
+                if self.empty && self.inbox.is_asked(asked.id) && (page.more || !page.beyond.is_empty()) =>
+            {
                 self.inbox.hold();
                 self.load_from = Some(asked.from);
             }

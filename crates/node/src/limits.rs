@@ -68,7 +68,7 @@ pub const TRIM_PAUSE: Duration = Duration::from_millis(50);
 /// Pulls that are answered at one time; further ones are told that this replica is busy.
 pub const ANSWERS_MAX: usize = 8;
 /// How long closing the journal may hold up slapd's end.
-pub const JOURNAL_CLOSE_TIMEOUT: Duration = Duration::from_millis(700);
+pub const JOURNAL_CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Bytes of a message that is kept for an absent peer, on the wire.
 pub const STORED_BYTES_MAX: usize = 100 * 1024;
 /// Changes in such a message.

@@ -33,6 +33,8 @@ pub(crate) enum LoadError {
     Ldif(#[from] LdifError),
     #[error("the file cannot be unpacked: {0}")]
     Unpack(#[from] io::Error),
+    #[error("this server has no journal, which has to know that the database is not whole")]
+    NoJournal,
     #[error("this server is being stopped")]
     Stopped,
 }
@@ -104,7 +106,7 @@ impl Loader {
         let begun = Instant::now();
         let mut partial: Option<Partial> = None;
         let (mut cuts, mut snapshots) = (0, 0);
-        self.note_beginning().await;
+        self.note_beginning().await?;
         loop {
             let (snapshot, file) = self.ask(partial.as_ref()).await?;
             let partial_now = match partial.take() {
@@ -154,9 +156,9 @@ impl Loader {
     }
 
     /// Durable before the first entry: what a stop in the middle leaves must not be taken for a whole database.
-    async fn note_beginning(&self) {
-        // Nothing is answered when the journal has failed; it is made anew from the database at the next start.
-        let _ = self.shared.store.ask(|journal| journal.write(&[Record::Loading(Some(Vec::new()))])).await;
+    async fn note_beginning(&self) -> Result<(), LoadError> {
+        let noted = self.shared.store.ask(|journal| journal.write(&[Record::Loading(Some(Vec::new()))]));
+        noted.await.map_err(|_| LoadError::NoJournal)
     }
 
     /// Asks for the snapshot until it is made, then waits for its file.

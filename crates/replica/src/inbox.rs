@@ -283,10 +283,11 @@ impl Inbox {
         }
         self.work = Work::None;
         if let Some(peer) = self.peers.get_mut(&from) {
+            let mut news = false;
             for floor in beyond {
-                peer.beyond.insert(floor.server_id(), *floor);
+                news |= peer.beyond.insert(floor.server_id(), *floor) != Some(*floor);
             }
-            match progress || !beyond.is_empty() {
+            match progress || news {
                 true => peer.failures = 0,
                 // It shows what it does not give (yet).
                 false => peer.fail(now, &self.limits),
@@ -363,6 +364,11 @@ impl Inbox {
         self.work = Work::None;
         self.catch_up_own();
         self.look_at(now);
+    }
+
+    /// Whether the answer to this question is still waited for.
+    pub fn is_asked(&self, id: PullId) -> bool {
+        self.asked(id).is_some()
     }
 
     fn asked(&self, id: PullId) -> Option<ServerId> {

@@ -57,6 +57,9 @@ impl<A: FnMut(u64) -> Outcome> Transaction for Fake<A> {
         self.open.clear();
         Ok(self.atomic)
     }
+    fn apply_state(&mut self, state: &Change) -> Outcome {
+        self.apply(state)
+    }
     fn add_new(&mut self, entry: &Change) -> Outcome {
         self.apply(entry)
     }
