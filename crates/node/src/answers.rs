@@ -1,7 +1,7 @@
 //! Answers to what peers ask: changes from the journal, entries from the database, frames of a comparison.
 
 use crate::files;
-use crate::heal::{self, Judgement, Seen};
+use crate::heal::{self, Judgement};
 use crate::limits;
 use crate::reads;
 use crate::shared::{Shared, lock};
@@ -16,7 +16,7 @@ use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_link::{FileOffer, Group, Reply, ReplyLost};
-use xmppsync_replica::{Batch, Csn, EntrySet, Operation};
+use xmppsync_replica::{Batch, Csn, EntrySet, Operation, Vector};
 use xmppsync_wire::limits as wire;
 use xmppsync_wire::{
     Entries, Fetch, FileRequest, Large, LoadRequest, Page, Payload, Pull, Reconcile, Session,
@@ -266,7 +266,7 @@ impl Answers {
     async fn take(&self, offer: Entries) -> Result<Element, Refusal> {
         let uuids = offer.states().map(|state| state.uuid).collect();
         let Some(known) = heal::knowledge(&self.shared, uuids).await else { return no_journal() };
-        let none = Seen::nothing();
+        let none = Vector::default();
         let taken = offer
             .states()
             .filter(|state| {

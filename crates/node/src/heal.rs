@@ -11,7 +11,6 @@ use crate::shared::{Incoming, Shared, lock};
 use crate::states;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 use tracing::{debug, info, warn};
 use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::stanza_error::DefinedCondition;
@@ -67,8 +66,6 @@ pub(crate) struct Healer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) peer: FullJid,
     pub(crate) session: Session,
-    /// How long tombstones are kept.
-    pub(crate) retention: Duration,
 }
 
 impl Healer {
@@ -167,8 +164,7 @@ impl Healer {
         let uuids: Vec<EntryUuid> =
             states.iter().map(|change| change.uuid).chain(entries.absent.iter().copied()).collect();
         // The vector first: an entry that comes in between must not look as if it had been here and were deleted.
-        let own = self.seen(lock(&self.shared.vector).clone());
-        let theirs = self.seen(healed.vector.clone());
+        let own = lock(&self.shared.vector).clone();
         let known = knowledge(&self.shared, uuids.clone()).await.ok_or(HealError::NoJournal)?;
         let before = taken.states.len();
         let nothing = Known::default();
@@ -183,7 +179,7 @@ impl Healer {
         }
         for uuid in &entries.absent {
             let Some(csn) = known.get(uuid).and_then(|known| known.entry) else { continue };
-            if theirs.covers(csn) {
+            if healed.vector.covers(csn) {
                 // It was there once in just this state.
                 taken.push(tombstone(*uuid, csn));
             } else {
@@ -201,13 +197,6 @@ impl Healer {
         healed.taken += taken.states.len() - before;
         healed.left += entries.refused.len();
         Ok(uuids.into_iter().chain(entries.refused.iter().chain(&entries.large).copied()).collect())
-    }
-
-    /// What a replica at `vector` has certainly seen, and deleted if it is not there. Of younger deletes there are tombstones; and
-    /// of its own changes a database that was put back may have forgotten some.
-    fn seen(&self, vector: Vector) -> Seen {
-        let before = crate::store::now().saturating_sub(self.retention.as_secs());
-        Seen { vector, before }
     }
 
     async fn offer(&self, offers: Offers, healed: &mut Healed) -> Result<(), HealError> {
@@ -279,23 +268,6 @@ struct Offers {
     tombstones: Vec<Change>,
 }
 
-/// What a replica has seen that is older than its tombstones.
-pub(crate) struct Seen {
-    vector: Vector,
-    /// Seconds since 1970.
-    before: u64,
-}
-
-impl Seen {
-    pub(crate) fn nothing() -> Seen {
-        Seen { vector: Vector::default(), before: 0 }
-    }
-
-    fn covers(&self, csn: Csn) -> bool {
-        csn.seconds() < self.before && self.vector.covers(csn)
-    }
-}
-
 /// What the journal knows of an entry.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Known {
@@ -314,8 +286,8 @@ pub(crate) enum Judgement {
 }
 
 impl Known {
-    /// The later one wins, entry or delete. `seen` is what this replica has seen.
-    pub(crate) fn judge(&self, theirs: &Change, seen: &Seen) -> Judgement {
+    /// The later one wins, entry or delete. `vector` is how far this replica has come.
+    pub(crate) fn judge(&self, theirs: &Change, vector: &Vector) -> Judgement {
         let delete = matches!(theirs.operation, Operation::Delete { .. });
         match (self.entry, self.tombstone) {
             (Some(entry), _) if entry > theirs.csn => Judgement::GiveEntry,
@@ -325,7 +297,7 @@ impl Known {
             (None, Some(gone)) if gone >= theirs.csn => Judgement::GiveTombstone(gone),
             (None, _) if self.refused => Judgement::Leave,
             // It was here once in just this state.
-            (None, None) if seen.covers(theirs.csn) => Judgement::GiveTombstone(theirs.csn),
+            (None, None) if vector.covers(theirs.csn) => Judgement::GiveTombstone(theirs.csn),
             (None, _) => Judgement::Take,
         }
     }

@@ -94,10 +94,7 @@ pub(crate) fn compare(
         journal.write(&[Record::Generation(generation.encode())])?;
     }
     let latest = found.unpublished.last().map(|change| change.csn);
-    found.own_head = match latest.is_some() || journal.is_put_back()? {
-        true => journal.head().get(own).or(found.vector.get(own)),
-        false => found.vector.get(own),
-    };
+    found.own_head = if latest.is_some() { journal.head().get(own) } else { found.vector.get(own) };
     Ok(found)
 }
 

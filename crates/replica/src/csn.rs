@@ -77,21 +77,6 @@ impl Csn {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// When the change was made, in whole seconds since 1970.
-    pub fn seconds(&self) -> u64 {
-        let part = |range: std::ops::Range<usize>| {
-            self.0[range].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
-        };
-        let (month, day) = (part(4..6), part(6..8));
-        // Years that begin with March, so that the day that leap years have more is the last one.
-        let year = part(0..4).saturating_sub(u64::from(month < 3));
-        let month = (month + 9) % 12;
-        let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day;
-        const DAYS_BEFORE_1970: u64 = 719_469;
-        let (hours, minutes, seconds) = (part(8..10), part(10..12), part(12..14));
-        days.saturating_sub(DAYS_BEFORE_1970) * 86_400 + hours * 3_600 + minutes * 60 + seconds
-    }
-
     /// The date and time as one number, `YYYYmmddHHMMSS`.
     pub(crate) fn date_number(&self) -> u64 {
         self.0[..14].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
@@ -105,6 +90,17 @@ impl Csn {
             };
             (bits << 4) | u16::from(value)
         })
+    }
+}
+
+/// Whether `csn` is not later than `have`; none is before all others. By reference, so that the bytes of one that is not there
+/// are not looked at: optimised code compared them first and asked afterwards, which Valgrind takes for a fault.
+#[inline(never)]
+pub(crate) fn is_within(csn: Option<&Csn>, have: Option<&Csn>) -> bool {
+    match (csn, have) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(csn), Some(have)) => csn <= have,
     }
 }
 
@@ -139,15 +135,6 @@ mod tests {
         let csn: Csn = GOOD.parse().unwrap();
         assert_eq!(csn.to_string(), GOOD);
         assert_eq!(csn.server_id().get(), 0xab);
-    }
-
-    #[test]
-    fn a_csn_tells_when_it_was_made() {
-        let at = |date: &str| format!("{date}.000000Z#000000#001#000000").parse::<Csn>().unwrap().seconds();
-        assert_eq!(at("19700101000000"), 0);
-        assert_eq!(at("20000229120000"), 951_825_600);
-        assert_eq!(at("20261124234303"), 1_795_563_783);
-        assert_eq!(at("00000000000000"), 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod sources;
 mod streams;
 
+use crate::csn::is_within;
 use crate::{Batch, BootId, Csn, ServerId, Vector};
 use sources::{Peer, Search};
 use std::collections::{BTreeMap, VecDeque};
@@ -238,12 +239,13 @@ impl Inbox {
             peer.vector.advance(last);
         }
         let held = self.work == Work::Held;
-        if !held && batch.prev <= self.have.get(origin) {
+        let have = self.have.get(origin);
+        if !held && is_within(batch.prev.as_ref(), have.as_ref()) {
             self.accept(batch);
             self.drain_stash(origin);
             return;
         }
-        let (first, hole) = (batch.first, batch.last_csn() > self.have.get(origin));
+        let (first, hole) = (batch.first, !is_within(batch.last_csn().as_ref(), have.as_ref()));
         let stream = self.streams.entry(origin).or_default();
         stream.put_aside(batch, self.limits.stash_bytes_max);
         if hole && self.work == Work::None {
@@ -272,7 +274,7 @@ impl Inbox {
         let before = self.have.clone();
         for batch in batches {
             // Any other would leave a hole; what is before it may come from somebody else.
-            if batch.prev <= self.have.get(batch.origin) {
+            if is_within(batch.prev.as_ref(), self.have.get(batch.origin).as_ref()) {
                 self.accept(batch);
             }
         }
@@ -412,10 +414,12 @@ impl Inbox {
     fn accept(&mut self, mut batch: Batch) {
         let origin = batch.origin;
         let have = self.have.get(origin);
-        let seen = batch.changes.partition_point(|change| Some(change.csn) <= have);
+        let seen = batch.changes.partition_point(|change| is_within(Some(&change.csn), have.as_ref()));
         batch.changes.drain(..seen);
         batch.first = batch.first.saturating_add(seen as u64);
-        batch.prev = batch.prev.max(have);
+        if is_within(batch.prev.as_ref(), have.as_ref()) {
+            batch.prev = have;
+        }
         if let Some((first, _)) = self.made_here.filter(|_| origin == self.own) {
             batch.changes.retain(|change| change.csn < first);
         }

@@ -73,7 +73,6 @@ impl Running<'_> {
             shared: Arc::clone(&self.driver.shared),
             peer: peer.clone(),
             session: Session::new(rand::random()),
-            retention: self.driver.config.keep.retention,
         };
         let run = async move { Compared { peer, catch_up, outcome: healer.run(catch_up).await } };
         self.comparing.spawn(run.in_current_span());

@@ -1,5 +1,6 @@
 //! The live stream of one origin: what came behind a hole, and the numbers for people.
 
+use crate::csn::is_within;
 use crate::{Batch, BootId, Change, Csn};
 use std::collections::BTreeMap;
 
@@ -47,7 +48,8 @@ impl Stream {
 
     /// The next batch that leaves no hole behind `have`.
     pub(super) fn take_next(&mut self, have: Option<Csn>) -> Option<Batch> {
-        let entry = self.stash.first_entry().filter(|entry| entry.get().prev <= have)?;
+        let entry =
+            self.stash.first_entry().filter(|entry| is_within(entry.get().prev.as_ref(), have.as_ref()))?;
         let batch = entry.remove();
         self.stash_bytes -= bytes(&batch);
         Some(batch)
