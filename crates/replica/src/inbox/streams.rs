@@ -4,10 +4,11 @@ use crate::csn::is_within;
 use crate::{Batch, BootId, Change, Csn};
 use std::collections::BTreeMap;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stream {
-    /// The run and sequence number that come next, for reports.
-    next: Option<(BootId, u64)>,
+    /// The run, and the sequence number that comes next in it, for reports; 0 before the first batch.
+    boot: BootId,
+    next: u64,
     /// Batches of it come.
     followed: bool,
     /// Batches behind the hole, by their first CSN.
@@ -15,12 +16,18 @@ pub(super) struct Stream {
     stash_bytes: usize,
 }
 
+impl Default for Stream {
+    fn default() -> Stream {
+        Stream { boot: BootId::new(0), next: 0, followed: false, stash: BTreeMap::new(), stash_bytes: 0 }
+    }
+}
+
 impl Stream {
     /// Remembers the numbers of a batch that came. Returns the one that was expected instead of its first; 0 when none was.
     pub(super) fn note(&mut self, batch: &Batch) -> u64 {
-        let expected = self.next.filter(|(boot, _)| *boot == batch.boot).map_or(0, |(_, next)| next);
-        let next = batch.last().saturating_add(1).max(expected);
-        self.next = Some((batch.boot, next));
+        let expected = if self.boot == batch.boot { self.next } else { 0 };
+        self.boot = batch.boot;
+        self.next = batch.last().saturating_add(1).max(expected);
         self.followed = true;
         expected
     }
