@@ -193,6 +193,8 @@ pub(crate) struct OpeningDatabase<'a> {
     server_id: ServerId,
     suffix: &'a str,
     directory: Option<PathBuf>,
+    /// What `new_csn` gave last.
+    last_csn: Option<Csn>,
 }
 
 impl<'a> OpeningDatabase<'a> {
@@ -206,7 +208,7 @@ impl<'a> OpeningDatabase<'a> {
     ) -> OpeningDatabase<'a> {
         // SAFETY: the caller's promise.
         let transaction = unsafe { SlapdTransaction::new(op) };
-        OpeningDatabase { op, transaction, server_id, suffix, directory }
+        OpeningDatabase { op, transaction, server_id, suffix, directory, last_csn: None }
     }
 }
 
@@ -237,11 +239,22 @@ impl Opening for OpeningDatabase<'_> {
     }
 
     fn new_csn(&mut self) -> Result<Csn, Failure> {
-        let mut csn = xs_csn { text: [0; XS_CSN_LEN as usize] };
-        // SAFETY: it fills the CSN, and takes any thread.
-        unsafe { xs_new_csn(&mut csn) };
-        Csn::parse(&csn.text.map(|byte| byte as u8))
-            .map_err(|problem| Failure { result: OTHER, text: format!("slapd makes no CSN: {problem}") })
+        // slapd gives the same one twice within a microsecond: two changes with it would be taken for one.
+        const TRIES_MAX: u32 = 10_000_000;
+        for _ in 0..TRIES_MAX {
+            let mut csn = xs_csn { text: [0; XS_CSN_LEN as usize] };
+            // SAFETY: it fills the CSN, and takes any thread.
+            unsafe { xs_new_csn(&mut csn) };
+            let csn = Csn::parse(&csn.text.map(|byte| byte as u8)).map_err(|problem| Failure {
+                result: OTHER,
+                text: format!("slapd makes no CSN: {problem}"),
+            })?;
+            if Some(csn) > self.last_csn {
+                self.last_csn = Some(csn);
+                return Ok(csn);
+            }
+        }
+        Err(Failure { result: OTHER, text: "slapd's clock stands still".to_owned() })
     }
 
     fn touch(&mut self, dn: &str, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure> {

@@ -148,7 +148,6 @@ fn what_slapadd_brought_is_not_forgotten_by_a_start_that_ends_at_once() {
 }
 
 #[test]
-#[ignore = "unfinished: with the release module half of the deletes do not reach the peer; the cause is not found"]
 fn a_tree_deleted_offline_and_a_name_used_again_arrive_whatever_order_they_are_found_in() {
     let mut group = group(2);
     let mut ldap = group.servers[0].ldap().unwrap();
