@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::path::PathBuf;
 use tracing::warn;
 use xmppsync_node::{
-    ContextCsnWrite, Database, Failure, Generation, Opening, Outcome, Reader, Stored, Transaction,
+    ContextCsnWrite, Database, Failure, Generation, Opening, Outcome, Reader, Standing, Stored, Transaction,
 };
 use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Vector};
 
@@ -213,7 +213,7 @@ impl<'a> OpeningDatabase<'a> {
 }
 
 impl Opening for OpeningDatabase<'_> {
-    fn vector(&mut self) -> Result<Vector, Failure> {
+    fn standing(&mut self) -> Result<Standing, Failure> {
         // SAFETY: see `new`.
         let seen = unsafe { read_state(self.op, self.server_id) }
             .map_err(|result| Failure { result, text: "its entryCSNs cannot be read".to_owned() })?;
@@ -224,7 +224,7 @@ impl Opening for OpeningDatabase<'_> {
                 seen.unusable, self.suffix
             );
         }
-        Ok(seen.vector)
+        Ok(Standing { vector: seen.vector, guessed: seen.guessed })
     }
 
     fn scan(&mut self, each: &mut dyn FnMut(Stored<'_>)) -> Result<(), Failure> {
@@ -283,6 +283,8 @@ impl Opening for OpeningDatabase<'_> {
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) vector: Vector,
+    /// There is no contextCSN: the entries' own CSNs make the vector.
+    pub(crate) guessed: bool,
     /// CSNs that are none, or of serverID 0.
     pub(crate) unusable: u64,
 }
@@ -312,6 +314,7 @@ pub(crate) unsafe fn read_state(op: *mut xs_op, server_id: ServerId) -> Result<S
     // Without any contextCSN (slapadd without -w) every entry tells; otherwise only for this server.
     let tells = |csn: &Csn| stored == 0 || csn.server_id() == server_id;
     scanned.vector.iter().filter(tells).for_each(|csn| seen.vector.advance(csn));
+    seen.guessed = stored == 0;
     seen.unusable += scanned.unusable;
     Ok(seen)
 }

@@ -12,7 +12,7 @@ use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, Writ
 use std::cell::OnceCell;
 use std::io;
 use std::path::{Path, PathBuf};
-use xmppsync_replica::{Change, Csn, EntryUuid, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Unseen, Vector};
 
 /// The journal of one replica, in a directory of its own.
 ///
@@ -76,6 +76,11 @@ impl Journal {
     /// For every origin the CSN up to which the changes are not (any more) in the journal.
     pub fn floor(&self) -> &Vector {
         &self.state.floor
+    }
+
+    /// What the database's vector covers and was not necessarily seen.
+    pub fn unseen(&self) -> &Unseen {
+        &self.state.unseen
     }
 
     /// Bytes of all changes with their keys. The file is larger; [`file_bytes`](Self::file_bytes).

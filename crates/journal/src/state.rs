@@ -4,7 +4,7 @@ use crate::codec::CodecError;
 use crate::error::Fault;
 use crate::key::{Packed, pack, unpack};
 use redb::{ReadableTable, Table};
-use xmppsync_replica::{Csn, Vector};
+use xmppsync_replica::{Csn, Span, Unseen, Vector};
 
 /// The version of the tables. A file of another one is foreign.
 pub(crate) const FORMAT: u64 = 1;
@@ -27,6 +27,8 @@ pub(crate) const KEY_BYTES: StateKey = (0, 4);
 pub(crate) const KEY_HORIZON: StateKey = (0, 5);
 const HEAD: u8 = 1;
 const FLOOR: u8 = 2;
+/// The end of a span, and what it begins after.
+const UNSEEN: u8 = 3;
 
 pub(crate) type StateTable<'txn> = Table<'txn, StateKey, &'static [u8]>;
 
@@ -36,6 +38,8 @@ pub(crate) struct State {
     pub(crate) head: Vector,
     /// The changes up to here are not in the journal.
     pub(crate) floor: Vector,
+    /// What the database's vector covers and was not seen.
+    pub(crate) unseen: Unseen,
     pub(crate) bytes: u64,
     pub(crate) horizon: Option<u64>,
 }
@@ -51,6 +55,7 @@ impl State {
                 KEY_HORIZON => state.horizon = Some(number(value)?),
                 (HEAD, _) => state.head.advance(csn(value)?),
                 (FLOOR, _) => state.floor.advance(csn(value)?),
+                (UNSEEN, _) => state.unseen.add(span(value)?),
                 _ => {}
             }
         }
@@ -63,6 +68,12 @@ impl State {
             for csn in now.iter().filter(|csn| before.get(csn.server_id()) != Some(*csn)) {
                 table.insert((what, csn.server_id().get()), pack(csn).as_slice())?;
             }
+        }
+        let is_new = |span: &Span| before.unseen.get(span.until().server_id()) != Some(*span);
+        for span in self.unseen.iter().filter(is_new) {
+            let after = span.after().map(pack);
+            let value = [pack(span.until()).as_slice(), after.as_ref().map_or(&[], |after| after)].concat();
+            table.insert((UNSEEN, span.until().server_id().get()), value.as_slice())?;
         }
         if self.bytes != before.bytes {
             put_number(table, KEY_BYTES, self.bytes)?;
@@ -91,4 +102,10 @@ pub(crate) fn number(value: &[u8]) -> Result<u64, CodecError> {
 fn csn(value: &[u8]) -> Result<Csn, CodecError> {
     let packed: &Packed = value.try_into().map_err(|_| CodecError::Csn)?;
     unpack(packed)
+}
+
+fn span(value: &[u8]) -> Result<Span, CodecError> {
+    let (until, after) = value.split_first_chunk().ok_or(CodecError::Short)?;
+    let after = if after.is_empty() { None } else { Some(csn(after)?) };
+    Span::new(after, unpack(until)?).ok_or(CodecError::Csn)
 }

@@ -10,7 +10,7 @@ use crate::state::{KEY_GENERATION, KEY_LOADING, KEY_PUT_BACK, State};
 use crate::store::{CHANGES, INVENTORY, PEERS, SET_ASIDES, STATE, TOMBSTONES, TOMBSTONES_BY_TIME, Uuid};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use std::sync::Arc;
-use xmppsync_replica::{BootId, Change, Csn, EntryUuid};
+use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Span};
 
 /// One thing to write down.
 #[derive(Clone, Debug)]
@@ -64,6 +64,8 @@ pub enum Record {
     /// Everything up to this CSN is known, by a load or reconciliation, and not as changes: moves floor and head, never
     /// back. Changes below it stay in the file until they are trimmed.
     Floor(Csn),
+    /// The database's vector covers these CSNs, which were not necessarily seen.
+    Unseen(Span),
     /// The journal cannot know of deletes before this time, in seconds since 1970: said of a new journal beside a
     /// database that is not. Never moves back.
     TombstonesSince(u64),
@@ -144,6 +146,10 @@ impl<'txn> Writer<'txn> {
             Record::Floor(csn) => {
                 self.state.floor.advance(*csn);
                 self.state.head.advance(*csn);
+                Ok(())
+            }
+            Record::Unseen(span) => {
+                self.state.unseen.add(*span);
                 Ok(())
             }
             Record::TombstonesSince(time) => {

@@ -1,12 +1,13 @@
 //! Answers to what peers ask: changes from the journal, entries from the database, frames of a comparison.
 
 use crate::files;
-use crate::heal::{self, Judgement};
+use crate::heal::{self, Judgement, Known};
 use crate::limits;
 use crate::reads;
-use crate::shared::{Shared, lock};
+use crate::shared::{Seen, Shared, lock};
 use crate::snapshot::Answer;
 use crate::states;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -16,7 +17,7 @@ use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_link::{FileOffer, Group, Reply, ReplyLost};
-use xmppsync_replica::{Batch, Csn, EntrySet, Operation, Vector};
+use xmppsync_replica::{Batch, Change, Csn, EntrySet, EntryUuid, Operation, Unseen};
 use xmppsync_wire::limits as wire;
 use xmppsync_wire::{
     Entries, Fetch, FileRequest, Large, LoadRequest, Page, Payload, Pull, Reconcile, Session,
@@ -41,6 +42,21 @@ pub(crate) struct Answers {
 
 /// A change that no page can hold, as the parts of its batch.
 type Parts = (Csn, Vec<Element>);
+
+/// What was found of entries.
+#[derive(Default)]
+struct Looked {
+    found: BTreeMap<EntryUuid, Change>,
+    known: BTreeMap<EntryUuid, Known>,
+}
+
+impl Looked {
+    /// In the inventory and not in the database.
+    fn is_contradictory(&self, uuid: &EntryUuid) -> bool {
+        let is_listed = |known: &Known| known.entry.is_some() && !known.refused;
+        !self.found.contains_key(uuid) && self.known.get(uuid).is_some_and(is_listed)
+    }
+}
 
 /// A comparison that a peer has begun.
 struct Open {
@@ -75,7 +91,7 @@ impl Answers {
                 (_, Payload::Pull(pull)) => this.page(pull).await,
                 (_, Payload::Reconcile(question)) => this.compare(question).await,
                 (_, Payload::Fetch(fetch)) => this.entries(fetch).await,
-                (_, Payload::Entries(offer)) => this.take(offer).await,
+                (_, Payload::Entries(offer)) => this.take(&from, offer).await,
                 _ => Err((DefinedCondition::FeatureNotImplemented, "this cannot be asked for".to_owned())),
             };
             told(match answer {
@@ -170,20 +186,21 @@ impl Answers {
     }
 
     async fn compare(&self, question: Reconcile) -> Result<Element, Refusal> {
-        let Reconcile { session, round, vector, frame } = question;
-        let mut own = None;
+        let Reconcile { session, round, vector, frame, .. } = question;
+        let (mut own, mut unseen) = (None, Unseen::default());
         let set = match vector {
             // The vector first: what it covers is in the set.
             Some(_) => {
                 debug!("a server compares its entries with this one");
                 own = Some(lock(&self.shared.vector).clone());
+                unseen = lock(&self.shared.unseen).clone();
                 self.open(session).await?
             }
             None => self.find(session)?,
         };
         let frame =
             set.answer(&frame).map_err(|problem| (DefinedCondition::BadRequest, problem.to_string()))?;
-        written(&Payload::Reconcile(Reconcile { session, round, vector: own, frame }))
+        written(&Payload::Reconcile(Reconcile { session, round, vector: own, unseen, frame }))
     }
 
     async fn open(&self, session: Session) -> Result<Arc<EntrySet>, Refusal> {
@@ -219,17 +236,13 @@ impl Answers {
 
     /// Entries as they are, as many as fit.
     async fn entries(&self, fetch: Fetch) -> Result<Element, Refusal> {
-        let Some(known) = heal::knowledge(&self.shared, fetch.uuids.clone()).await else {
-            return no_journal();
-        };
-        let found = reads::entries(&self.shared, fetch.uuids.clone()).await;
-        let Some(found) = found else { return busy("this server is being stopped") };
+        let Looked { mut found, known } = self.look_up(&fetch.uuids).await?;
         let bytes_max = (fetch.bytes_max as usize).min(limits::PAGE_PAYLOAD_BYTES_MAX);
         let mut entries = Entries::default();
         let mut bytes = wire::ENTRIES_WRAPPING_BYTES;
-        for (uuid, found) in fetch.uuids.into_iter().zip(found) {
+        for uuid in fetch.uuids {
             let known = known.get(&uuid).copied().unwrap_or_default();
-            let state = match (found, known.tombstone) {
+            let state = match (found.remove(&uuid), known.tombstone) {
                 (Some(entry), _) => heal::as_put(entry),
                 (None, Some(csn)) => heal::tombstone(uuid, csn),
                 (None, None) => {
@@ -262,21 +275,52 @@ impl Answers {
         written(&Payload::Entries(entries))
     }
 
-    /// A peer gives states that are missing here.
-    async fn take(&self, offer: Entries) -> Result<Element, Refusal> {
+    /// The entries in the database, and what the journal knows of them. What is written meanwhile is in the one a moment before
+    /// it is in the other, and must not look like an entry that cannot be read.
+    async fn look_up(&self, uuids: &[EntryUuid]) -> Result<Looked, Refusal> {
+        let mut looked = Looked::default();
+        let mut open = uuids.to_vec();
+        for _ in 0..limits::LOOK_AGAIN_MAX {
+            let found = reads::entries(&self.shared, open.clone()).await;
+            let Some(found) = found else { return busy("this server is being stopped") };
+            let Some(known) = heal::knowledge(&self.shared, open.clone()).await else { return no_journal() };
+            let found = open.iter().zip(found).filter_map(|(uuid, entry)| Some((*uuid, entry?)));
+            looked.found.extend(found);
+            looked.known.extend(known);
+            open.retain(|uuid| looked.is_contradictory(uuid));
+            if open.is_empty() {
+                break;
+            }
+            tokio::time::sleep(limits::LOOK_AGAIN_PAUSE).await;
+        }
+        Ok(looked)
+    }
+
+    /// A peer gives states that are missing here. The answer says which of them were deleted.
+    async fn take(&self, from: &FullJid, mut offer: Entries) -> Result<Element, Refusal> {
+        for uuid in std::mem::take(&mut offer.large) {
+            let what = FileRequest::Entry(uuid);
+            match files::fetch(&self.group, &self.shared.offers, from, what).await {
+                Ok(state) => offer.puts.push(state),
+                Err(problem) => {
+                    let text = format!("the file of entry {uuid} did not come: {problem}");
+                    return Err((DefinedCondition::RemoteServerTimeout, text));
+                }
+            }
+        }
         let uuids = offer.states().map(|state| state.uuid).collect();
+        let seen = Seen::now(&self.shared);
         let Some(known) = heal::knowledge(&self.shared, uuids).await else { return no_journal() };
-        let none = Vector::default();
-        let taken = offer
-            .states()
-            .filter(|state| {
-                let known = known.get(&state.uuid).copied().unwrap_or_default();
-                known.judge(state, &none) == Judgement::Take
-            })
-            .cloned()
-            .collect();
+        let (mut taken, mut answer) = (Vec::new(), Entries::default());
+        for state in offer.deletes.into_iter().chain(offer.puts) {
+            match known.get(&state.uuid).copied().unwrap_or_default().judge(&state, &seen) {
+                Judgement::Take => taken.push(state),
+                Judgement::GiveTombstone(csn) => answer.deletes.push(heal::tombstone(state.uuid, csn)),
+                Judgement::GiveEntry | Judgement::Leave => {}
+            }
+        }
         states::apply(&self.shared, taken).await;
-        written(&Payload::Entries(Entries::default()))
+        written(&Payload::Entries(answer))
     }
 
     fn known_part(&self, csn: Csn, number: u32) -> Option<Element> {

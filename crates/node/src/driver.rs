@@ -12,7 +12,7 @@ use crate::opening::Found;
 use crate::outgoing::Outgoing;
 use crate::replica::ReplicaConfig;
 use crate::shared::{Shared, lock};
-use comparing::Compared;
+use comparing::{Comparing, Why};
 use loading::Load;
 use std::sync::Arc;
 use std::time::Instant;
@@ -54,14 +54,7 @@ struct Running<'a> {
     answers: Answers,
     /// Answers that are being looked up; dropped with the driver.
     answering: JoinSet<()>,
-    /// The comparison with a peer that runs; dropped with the driver.
-    comparing: JoinSet<Compared>,
-    /// A comparison went well, and what it brought is being applied.
-    mending: bool,
-    /// That this replica has to compare was told, and it is not done.
-    catching_up: bool,
-    /// When to compare with a peer although nothing seems to be missing.
-    next_check: Option<Instant>,
+    comparing: Comparing,
     load: Load,
 }
 
@@ -126,10 +119,7 @@ impl Driver {
                 self.config.keep.journal.clone(),
             ),
             answering: JoinSet::new(),
-            comparing: JoinSet::new(),
-            mending: false,
-            catching_up: false,
-            next_check: self.first_check(),
+            comparing: Comparing::new(self.found.compare, self.first_check()),
             load: Load::new(self.found.loading),
             driver: self,
             group,
@@ -201,7 +191,7 @@ impl Running<'_> {
                 Some(pulled) = pages.recv() => {
                     self.incoming.handle_pulled(&self.group, pulled, &driver.shared, Instant::now());
                 }
-                Some(compared) = self.comparing.join_next() => self.handle_compared(compared),
+                Some(compared) = self.comparing.running.join_next() => self.handle_compared(compared),
                 Some(loaded) = self.load.running.join_next() => self.handle_loaded(loaded),
                 () = driver.shared.wake.notified() => {}
                 () = sleep_until(timeout) => {}
@@ -224,7 +214,7 @@ impl Running<'_> {
         let pull = self.incoming.act(&self.group, &driver.shared, &driver.config, now, &mut behind);
         for want in behind {
             match want {
-                Want::Compare(peer) => self.compare(peer, true, now),
+                Want::Compare(peer) => self.compare(peer, Why::CatchUp, now),
                 Want::Load(peer) => self.load.wanted = Some((peer, now)),
             }
         }

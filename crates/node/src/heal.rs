@@ -2,12 +2,12 @@
 //!
 //! The side that begins learns what differs ([`Comparison`]), fetches from the peer what is newer there, and offers
 //! what is newer here. An entry that one side lacks is deleted on the other one only when a tombstone says so, or when the side
-//! that lacks it has seen that state of it.
+//! that lacks it has seen that state of it: so it is offered to that side, which decides.
 
 use crate::files::{self, FileError};
 use crate::limits;
 use crate::reads;
-use crate::shared::{Incoming, Shared, lock};
+use crate::shared::{Incoming, Seen, Shared, lock};
 use crate::states;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use xmppsync_journal::Record;
 use xmppsync_journal::limits::SET_ASIDES_MAX;
 use xmppsync_link::{Group, RequestError};
 use xmppsync_replica::{
-    Change, CompareError, Comparison, Csn, Differences, EntrySet, EntryUuid, Operation, Step, Vector,
+    Change, CompareError, Comparison, Csn, Differences, EntrySet, EntryUuid, Operation, Step, Unseen, Vector,
 };
 use xmppsync_wire::{Entries, Fetch, FileRequest, Payload, Reconcile, Session, WireError};
 
@@ -37,6 +37,8 @@ pub(crate) enum HealError {
     File(#[from] FileError),
     #[error("this server has no journal at the moment")]
     NoJournal,
+    #[error("what it brought was lost on the way into the database")]
+    Lost,
     #[error("this server is being stopped")]
     Stopped,
 }
@@ -53,6 +55,8 @@ impl HealError {
 pub(crate) struct Healed {
     /// Everything up to here was compared.
     pub(crate) vector: Vector,
+    /// What of that vector was not seen.
+    unseen: Unseen,
     /// States taken from the peer, and given to it.
     pub(crate) taken: usize,
     pub(crate) given: usize,
@@ -71,18 +75,22 @@ pub(crate) struct Healer {
 impl Healer {
     /// Compares and mends. With `catch_up` the vector moves to the peer's: this replica was behind, and is not any more.
     pub(crate) async fn run(self, catch_up: bool) -> Result<Healed, HealError> {
-        let (differences, vector) = self.compare().await?;
+        let losses = lock(&self.shared.to_apply).losses();
+        let (differences, vector, unseen) = self.compare().await?;
         let Differences { here, there } = differences;
         let all: Vec<EntryUuid> = here.union(&there).copied().collect();
-        let mut healed = Healed { vector, ..Healed::default() };
+        let mut healed = Healed { vector, unseen, ..Healed::default() };
         let (mut offers, mut taken) = (Offers::default(), Taken::default());
         let fetched = self.fetch_all(&all, &mut offers, &mut taken, &mut healed).await;
         // What has come is of use, whatever was to follow.
         self.apply(&mut taken).await;
         fetched?;
         self.offer(offers, &mut healed).await?;
+        if lock(&self.shared.to_apply).losses() != losses {
+            return Err(HealError::Lost);
+        }
         if catch_up {
-            self.reach(&healed.vector).await;
+            self.reach(&healed).await?;
         }
         Ok(healed)
     }
@@ -116,22 +124,24 @@ impl Healer {
         states::apply(&self.shared, states).await;
     }
 
-    async fn compare(&self) -> Result<(Differences, Vector), HealError> {
+    async fn compare(&self) -> Result<(Differences, Vector, Unseen), HealError> {
         let vector = lock(&self.shared.vector).clone();
         let set = inventory(&self.shared).await.ok_or(HealError::NoJournal)?;
         let (mut comparison, mut frame) = Comparison::begin(set)?;
-        let mut peer = None;
+        let (mut peer, mut unseen) = (None, Unseen::default());
         for round in 0.. {
             let own = (round == 0).then(|| vector.clone());
-            let ask = Payload::Reconcile(Reconcile { session: self.session, round, vector: own, frame });
-            let Payload::Reconcile(answer) = self.request(ask).await? else {
+            let ask = Reconcile { session: self.session, round, vector: own, unseen: Unseen::default(), frame };
+            let Payload::Reconcile(answer) = self.request(Payload::Reconcile(ask)).await? else {
                 return Err(HealError::Unexpected);
             };
-            peer = peer.or(answer.vector);
+            if round == 0 {
+                (peer, unseen) = (answer.vector, answer.unseen);
+            }
             match comparison.step(&answer.frame)? {
                 Step::Ask(next) => frame = next,
                 Step::Done(differences) => {
-                    return Ok((differences, peer.ok_or(HealError::Unexpected)?));
+                    return Ok((differences, peer.ok_or(HealError::Unexpected)?, unseen));
                 }
             }
         }
@@ -163,8 +173,7 @@ impl Healer {
         let states: Vec<Change> = entries.states().cloned().collect();
         let uuids: Vec<EntryUuid> =
             states.iter().map(|change| change.uuid).chain(entries.absent.iter().copied()).collect();
-        // The vector first: an entry that comes in between must not look as if it had been here and were deleted.
-        let own = lock(&self.shared.vector).clone();
+        let own = Seen::now(&self.shared);
         let known = knowledge(&self.shared, uuids.clone()).await.ok_or(HealError::NoJournal)?;
         let before = taken.states.len();
         let nothing = Known::default();
@@ -178,11 +187,7 @@ impl Healer {
             }
         }
         for uuid in &entries.absent {
-            let Some(csn) = known.get(uuid).and_then(|known| known.entry) else { continue };
-            if healed.vector.covers(csn) {
-                // It was there once in just this state.
-                taken.push(tombstone(*uuid, csn));
-            } else {
+            if known.get(uuid).is_some_and(|known| known.entry.is_some()) {
                 offers.entries.push(*uuid);
             }
         }
@@ -221,29 +226,35 @@ impl Healer {
                     _ => entries.puts.push(state),
                 }
             }
-            let count = entries.states().count();
+            let mut count = entries.states().count();
             if count == 0 {
-                // Too large for a stanza even alone.
-                states.next();
-                healed.left += 1;
-                continue;
+                // Too large for a stanza even alone: the peer gets it as a file.
+                entries.large.extend(states.next().map(|state| state.uuid));
+                count = 1;
             }
-            match self.request(Payload::Entries(entries)).await {
-                Ok(_) | Err(HealError::Request(RequestError::Empty)) => healed.given += count,
+            let deletes = match self.request(Payload::Entries(entries)).await {
+                Ok(Payload::Entries(answer)) => answer.deletes,
+                Ok(_) => return Err(HealError::Unexpected),
+                Err(HealError::Request(RequestError::Empty)) => Vec::new(),
                 Err(problem) => return Err(problem),
-            }
+            };
+            healed.given += count.saturating_sub(deletes.len());
+            healed.taken += deletes.len();
+            states::apply(&self.shared, deletes).await;
         }
         Ok(())
     }
 
     /// What is missing before it is in no journal here: who lacks that too has to compare as well.
-    async fn reach(&self, vector: &Vector) {
-        let reached = vector.clone();
+    async fn reach(&self, healed: &Healed) -> Result<(), HealError> {
+        self.shared.add_unseen(&healed.unseen).await.ok_or(HealError::NoJournal)?;
+        let reached = healed.vector.clone();
         self.shared.store.ask(move |journal| {
             let behind = reached.iter().filter(|csn| !journal.head().covers(*csn));
             journal.write(&behind.map(Record::Floor).collect::<Vec<_>>())
         });
-        states::push(&self.shared, vec![Incoming::Reached(vector.clone())]).await;
+        states::push(&self.shared, vec![Incoming::Reached(healed.vector.clone())]).await;
+        Ok(())
     }
 }
 
@@ -286,8 +297,8 @@ pub(crate) enum Judgement {
 }
 
 impl Known {
-    /// The later one wins, entry or delete. `vector` is how far this replica has come.
-    pub(crate) fn judge(&self, theirs: &Change, vector: &Vector) -> Judgement {
+    /// The later one wins, entry or delete.
+    pub(crate) fn judge(&self, theirs: &Change, seen: &Seen) -> Judgement {
         let delete = matches!(theirs.operation, Operation::Delete { .. });
         match (self.entry, self.tombstone) {
             (Some(entry), _) if entry > theirs.csn => Judgement::GiveEntry,
@@ -297,7 +308,7 @@ impl Known {
             (None, Some(gone)) if gone >= theirs.csn => Judgement::GiveTombstone(gone),
             (None, _) if self.refused => Judgement::Leave,
             // It was here once in just this state.
-            (None, None) if vector.covers(theirs.csn) => Judgement::GiveTombstone(theirs.csn),
+            (None, None) if seen.covers(theirs.csn) => Judgement::GiveTombstone(theirs.csn),
             (None, _) => Judgement::Take,
         }
     }

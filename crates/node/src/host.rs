@@ -20,12 +20,11 @@ pub trait Database: Send + Sync + 'static {
 /// A database that is being opened: nobody else reads or writes. Valid within one call of
 /// [`Replica::open`](crate::Replica::open).
 pub trait Opening {
-    /// Everything up to here is in the database, as far as it tells by itself: contextCSN, and what was written here
-    /// since.
+    /// How far the database is, as far as it tells by itself.
     ///
     /// # Errors
     /// When the database cannot be read.
-    fn vector(&mut self) -> Result<Vector, Failure>;
+    fn standing(&mut self) -> Result<Standing, Failure>;
     /// Shows every entry.
     ///
     /// # Errors
@@ -49,6 +48,15 @@ pub trait Opening {
     fn touch(&mut self, dn: &str, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure>;
     /// Which state of the database this is; `None` where that cannot be told.
     fn generation(&mut self) -> Option<Generation>;
+}
+
+/// How far a database is.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Everything up to here is in the database: contextCSN, and what was written here since.
+    pub vector: Vector,
+    /// It has no contextCSN: the vector is the latest of the CSNs of its entries, and tells nothing of what it lacks.
+    pub guessed: bool,
 }
 
 /// An entry that was found in a database.

@@ -402,6 +402,10 @@ impl Incoming {
         if self.overflowed && lock(&shared.to_apply).is_idle() {
             self.overflowed = false;
             self.waiting = None;
+            if self.inbox.is_held() {
+                // The load notices by itself, and begins anew.
+                return;
+            }
             self.inbox.handle_reset(lock(&shared.vector).clone(), now);
         }
     }

@@ -40,7 +40,8 @@ mod stored;
 
 pub use fail::{FailPoint, fail_point};
 pub use host::{
-    ContextCsnWrite, Database, DumpEnd, Failure, Generation, Opening, Outcome, Reader, Stored, Transaction,
+    ContextCsnWrite, Database, DumpEnd, Failure, Generation, Opening, Outcome, Reader, Standing, Stored,
+    Transaction,
 };
 pub use hub::{Hub, HubError};
 pub use opening::OpeningError;

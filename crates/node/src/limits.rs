@@ -79,6 +79,10 @@ pub const STORED_DELAY: Duration = Duration::from_secs(2);
 pub const PEER_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a thread of the host that reads is waited for before another one is asked for.
 pub const READ_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is looked again for an entry that the journal knows and the database has not.
+pub const LOOK_AGAIN_MAX: u32 = 20;
+/// The pause before that.
+pub const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of an answer with entries.
 pub const ENTRIES_BYTES_MAX: u32 = 100 * 1024;
 /// Comparisons by peers that are open at one time; each holds the whole set of entries.
@@ -89,6 +93,8 @@ pub const COMPARISON_PAUSE: Duration = Duration::from_secs(3);
 pub const COMPARISON_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a check that came to nothing.
 pub const CHECK_RETRY: Duration = Duration::from_secs(60);
+/// Pause after another server could not be given what one was given.
+pub const SPREAD_RETRY: Duration = Duration::from_secs(5);
 /// How old a snapshot may be and still be given to somebody new.
 pub const SNAPSHOT_AGE: Duration = Duration::from_secs(300);
 /// How long a snapshot is kept for those who go on with it.

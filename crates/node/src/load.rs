@@ -12,7 +12,7 @@ use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_journal::Record;
 use xmppsync_link::{FileHash, FileOffer, FileReader, Group, IncomingFile, RequestError, TransferError};
-use xmppsync_replica::Vector;
+use xmppsync_replica::{Unseen, Vector};
 use xmppsync_wire::ldif::{LdifError, LdifReader};
 use xmppsync_wire::{LoadRequest, Payload, Progress, Snapshot, WireError};
 
@@ -35,6 +35,8 @@ pub(crate) enum LoadError {
     Unpack(#[from] io::Error),
     #[error("this server has no journal, which has to know that the database is not whole")]
     NoJournal,
+    #[error("what it brought was lost on the way into the database")]
+    Lost,
     #[error("this server is being stopped")]
     Stopped,
 }
@@ -90,7 +92,7 @@ pub(crate) struct Loaded {
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
     pub(crate) took: Duration,
-    /// More than one snapshot took part: what an earlier one brought may be gone in the last.
+    /// More than one snapshot took part, so that what an earlier one brought may be gone in the last; or entries are missing.
     pub(crate) mixed: bool,
 }
 
@@ -106,6 +108,7 @@ impl Loader {
         let begun = Instant::now();
         let mut partial: Option<Partial> = None;
         let (mut cuts, mut snapshots) = (0, 0);
+        let losses = lock(&self.shared.to_apply).losses();
         self.note_beginning().await?;
         loop {
             let (snapshot, file) = self.ask(partial.as_ref()).await?;
@@ -131,10 +134,15 @@ impl Loader {
             let span = Span::current();
             let taken = tokio::task::spawn_blocking(move || span.in_scope(|| take(reader, unpacker))).await;
             match taken.map_err(|_| LoadError::Stopped)? {
-                Ok(entries) => {
-                    let Snapshot { vector, bytes, .. } = snapshot;
-                    finish(&self.shared, &vector).await?;
-                    let mixed = snapshots > 1;
+                Ok(Taken { entries, left_out }) => {
+                    let Snapshot { vector, bytes, mut unseen, .. } = snapshot;
+                    if left_out > 0 {
+                        // The vector does not tell of them.
+                        unseen = Unseen::all(&vector);
+                    }
+                    self.shared.add_unseen(&unseen).await.ok_or(LoadError::NoJournal)?;
+                    finish(&self.shared, &vector, losses).await?;
+                    let mixed = snapshots > 1 || left_out > 0;
                     return Ok(Loaded { vector, entries, bytes, took: begun.elapsed(), mixed });
                 }
                 Err(cut) => match *cut {
@@ -210,8 +218,14 @@ impl Loader {
 /// Why a transfer ended early, and what it can go on with.
 type Cut = Box<(LoadError, Option<(FileHash, Unpacker)>)>;
 
+/// What was in a file.
+struct Taken {
+    entries: u64,
+    left_out: u64,
+}
+
 /// Takes a file to its end, on a thread of its own.
-fn take(mut file: FileReader, mut unpacker: Unpacker) -> Result<u64, Cut> {
+fn take(mut file: FileReader, mut unpacker: Unpacker) -> Result<Taken, Cut> {
     while let Some(chunk) = file.blocking_chunk() {
         match chunk {
             Ok(bytes) => unpacker.write_all(&bytes).map_err(|problem| Box::new((problem.into(), None)))?,
@@ -235,13 +249,15 @@ struct Entries {
     work: Vec<Incoming>,
     work_bytes: usize,
     entries: u64,
+    /// Entries that could not be read.
+    left_out: u64,
     log: Log,
 }
 
 impl Entries {
     fn new(shared: Arc<Shared>) -> Entries {
         let (log, reader) = (Log::new(), LdifReader::new());
-        Entries { reader, shared, work: Vec::new(), work_bytes: 0, entries: 0, log }
+        Entries { reader, shared, work: Vec::new(), work_bytes: 0, entries: 0, left_out: 0, log }
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
@@ -249,7 +265,10 @@ impl Entries {
         while let Some(entry) = self.reader.next() {
             match entry {
                 Ok(entry) => self.push(entry)?,
-                Err(problem) => warn!("an entry of the snapshot is left out: {problem}"),
+                Err(problem) => {
+                    self.left_out += 1;
+                    warn!("an entry of the snapshot is left out: {problem}");
+                }
             }
         }
         Ok(())
@@ -286,13 +305,13 @@ impl Entries {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<u64, LoadError> {
+    fn finish(mut self) -> Result<Taken, LoadError> {
         self.reader.finish();
         while let Some(entry) = self.reader.next() {
             self.push(entry?)?;
         }
         self.hand_over()?;
-        Ok(self.entries)
+        Ok(Taken { entries: self.entries, left_out: self.left_out })
     }
 }
 
@@ -333,13 +352,19 @@ impl Log {
 
 /// Waits until everything is in the database, and the vector with it: only then is that whole, whatever ends slapd. What is
 /// before it is in no journal here.
-async fn finish(shared: &Shared, vector: &Vector) -> Result<(), LoadError> {
+async fn finish(shared: &Shared, vector: &Vector, losses: u64) -> Result<(), LoadError> {
     crate::states::push(shared, vec![Incoming::Reached(vector.clone())]).await;
     while !lock(&shared.vector).dominates(vector) {
-        if lock(&shared.captured).is_closed() || lock(&shared.to_apply).is_lost() {
+        if lock(&shared.captured).is_closed() {
             return Err(LoadError::Stopped);
         }
+        if lock(&shared.to_apply).losses() != losses {
+            return Err(LoadError::Lost);
+        }
         tokio::time::sleep(limits::LOAD_HELD_PAUSE).await;
+    }
+    if lock(&shared.to_apply).losses() != losses {
+        return Err(LoadError::Lost);
     }
     let floors = vector.iter().map(Record::Floor);
     shared.store.write(floors.chain([Record::TombstonesSince(crate::store::now())]).collect());

@@ -5,12 +5,12 @@
 //! earlier state is behind: what it lacks comes from the journal and from the peers, and nothing of it is published.
 
 use crate::heal::as_put;
-use crate::host::{Failure, Generation, Opening, Stored};
+use crate::host::{Failure, Generation, Opening, Standing, Stored};
 use crate::store::now;
 use std::collections::HashSet;
 use tracing::{info, warn};
 use xmppsync_journal::{Journal, JournalError, Opened, Record};
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Span, Unseen, Vector};
 
 /// What the comparison led to.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub(crate) fn compare(
     database: &mut dyn Opening,
     own: ServerId,
 ) -> Result<Found, OpeningError> {
-    let vector = database.vector()?;
+    let Standing { vector, guessed } = database.standing()?;
     let generation = database.generation();
     let mut found = Found { vector, ..Found::default() };
     match opened {
@@ -66,6 +66,7 @@ pub(crate) fn compare(
             let differences = differences(journal, database)?;
             if went_back || differences.older {
                 put_back(journal, database, &mut found)?;
+                begin_span(journal, database, own, guessed, &mut found)?;
             } else {
                 let tools =
                     matches!(opened, Opened::Existing { clean: Some(clean), .. } if !clean.is_empty());
@@ -74,7 +75,7 @@ pub(crate) fn compare(
             }
         }
         Opened::New => {
-            begin(journal, database, &found.vector)?;
+            begin(journal, database, own, guessed, &mut found)?;
             let entries = journal.inventory_len()?;
             if entries > 0 {
                 info!(
@@ -87,7 +88,7 @@ pub(crate) fn compare(
                 "the journal could not be used ({why}); it is set aside as {}, a new one is made from the database",
                 aside.display()
             );
-            begin(journal, database, &found.vector)?;
+            begin(journal, database, own, guessed, &mut found)?;
         }
     }
     if let Some(generation) = database.generation() {
@@ -98,24 +99,51 @@ pub(crate) fn compare(
     Ok(found)
 }
 
-/// The last own change may have been a delete, which leaves no entryCSN behind. But while it is not mended that the database
-/// was put back, it lacks what the journal knows.
+/// The last own change may have been a delete, which leaves no entryCSN behind. It is still to be mended, perhaps, that the
+/// database was put back.
 fn know_head(journal: &Journal, own: ServerId, found: &mut Found) -> Result<(), OpeningError> {
-    if journal.is_put_back()? {
-        found.compare = true;
-    } else if let Some(head) = journal.head().get(own) {
-        found.vector.advance(head);
-    }
+    found.compare |= journal.is_put_back()?;
+    journal.head().get(own).into_iter().for_each(|head| found.vector.advance(head));
     Ok(())
 }
 
 /// A journal that knows nothing yet: whoever lacks something of before has to compare.
-fn begin(journal: &mut Journal, database: &mut dyn Opening, vector: &Vector) -> Result<(), OpeningError> {
-    let mut records: Vec<Record> = vector.iter().map(Record::Floor).collect();
-    if vector.iter().next().is_some() {
+fn begin(
+    journal: &mut Journal,
+    database: &mut dyn Opening,
+    own: ServerId,
+    guessed: bool,
+    found: &mut Found,
+) -> Result<(), OpeningError> {
+    let mut records: Vec<Record> = found.vector.iter().map(Record::Floor).collect();
+    let is_empty = records.is_empty();
+    if !is_empty {
         records.push(Record::TombstonesSince(now()));
     }
-    take_inventory(journal, database, records)
+    take_inventory(journal, database, records)?;
+    if is_empty && journal.inventory_len()? == 0 {
+        return Ok(());
+    }
+    begin_span(journal, database, own, guessed, found)
+}
+
+/// What this server made before may be gone, and others may have it: between the last of it that is here and what it makes from
+/// now on nothing counts as seen. The CSN in between is nobody's change; who lacks it has to compare, and learns of the
+/// span by that.
+fn begin_span(
+    journal: &mut Journal,
+    database: &mut dyn Opening,
+    own: ServerId,
+    guessed: bool,
+    found: &mut Found,
+) -> Result<(), OpeningError> {
+    let until = database.new_csn()?;
+    let mut unseen = if guessed { Unseen::all(&found.vector) } else { Unseen::default() };
+    Span::new(found.vector.get(own), until).into_iter().for_each(|span| unseen.add(span));
+    let spans = unseen.iter().map(Record::Unseen);
+    journal.write(&spans.chain([Record::Floor(until)]).collect::<Vec<_>>())?;
+    found.vector.advance(until);
+    Ok(())
 }
 
 fn take_inventory(

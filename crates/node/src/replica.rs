@@ -123,13 +123,15 @@ impl Replica {
         let (mut journal, opened) =
             Journal::open(&config.keep.journal, &config.nsuffix).map_err(OpeningError::from)?;
         let found = opening::compare(&mut journal, &opened, opening, config.server_id)?;
+        let unseen = journal.unseen().clone();
         snapshot::remove_leftovers(&config.keep.journal);
         let wake = Arc::new(Notify::new());
         let retention =
             Retention { age_seconds: config.keep.retention.as_secs(), bytes_max: config.keep.journal_size };
         let store = StoreConfig { dir: config.keep.journal.clone(), retention };
         let store = Store::start(journal, store, Arc::clone(database), Arc::clone(&wake))?;
-        Ok((Arc::new(Shared::new(found.vector.clone(), store, Arc::clone(database), wake)), found))
+        let vector = found.vector.clone();
+        Ok((Arc::new(Shared::new(vector, unseen, store, Arc::clone(database), wake)), found))
     }
 
     /// The database is served: joins the others.

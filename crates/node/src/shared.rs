@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use xmppsync_journal::Record;
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Unseen, Vector};
 
 /// Key of an LDAP transaction: the host's address of its connection.
 pub(crate) type TransactionKey = usize;
@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) to_apply: Mutex<ToApply>,
     /// How far this replica has come; what contextCSN shows.
     pub(crate) vector: Mutex<Vector>,
+    /// What of that was not seen. It grows before the vector does.
+    pub(crate) unseen: Mutex<Unseen>,
     /// The entryUUID of the suffix entry: which data set this is a copy of.
     pub(crate) dataset: Mutex<Option<EntryUuid>>,
     pub(crate) store: Store,
@@ -37,6 +39,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         vector: Vector,
+        unseen: Unseen,
         store: Store,
         database: Arc<dyn Database>,
         wake: Arc<Notify>,
@@ -45,6 +48,7 @@ impl Shared {
             captured: Mutex::default(),
             to_apply: Mutex::default(),
             vector: Mutex::new(vector),
+            unseen: Mutex::new(unseen),
             dataset: Mutex::default(),
             store,
             database,
@@ -54,6 +58,39 @@ impl Shared {
             offers: Offers::default(),
             wake,
         }
+    }
+}
+
+/// Which states of entries were here once.
+pub(crate) struct Seen {
+    vector: Vector,
+    unseen: Unseen,
+}
+
+impl Seen {
+    /// As of now. To be taken before what is known of the entries: one that comes in between must not look as if it had been
+    /// here and were deleted.
+    pub(crate) fn now(shared: &Shared) -> Seen {
+        let vector = lock(&shared.vector).clone();
+        Seen { vector, unseen: lock(&shared.unseen).clone() }
+    }
+
+    pub(crate) fn covers(&self, csn: Csn) -> bool {
+        self.vector.covers(csn) && !self.unseen.contains(csn)
+    }
+}
+
+impl Shared {
+    /// Takes over what a vector that is taken over says nothing of. Durable before the vector moves, which is written to the
+    /// database later.
+    pub(crate) async fn add_unseen(&self, unseen: &Unseen) -> Option<()> {
+        let spans: Vec<Record> = unseen.iter().map(Record::Unseen).collect();
+        if spans.is_empty() {
+            return Some(());
+        }
+        let written = self.store.ask(move |journal| journal.write(&spans)).await;
+        unseen.iter().for_each(|span| lock(&self.unseen).add(span));
+        written.ok()
     }
 }
 
@@ -239,6 +276,8 @@ pub(crate) struct ToApply {
     pub(crate) pause: Option<Duration>,
     /// What was in the queue is gone, see `handle_panic`.
     lost: bool,
+    /// How often that happened.
+    losses: u64,
     paused_until: Option<Instant>,
     /// Attempts at the front of the queue that failed for a reason that may pass.
     pub(crate) temporary_failures: u32,
@@ -299,14 +338,15 @@ impl ToApply {
             waiting: std::mem::take(&mut self.waiting),
             set_aside: self.set_aside,
             lost: true,
+            losses: self.losses + 1,
             pause: Some(limits::PANIC_PAUSE),
             ..ToApply::default()
         };
     }
 
-    /// Whether changes were lost that nobody has asked for again yet.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.lost
+    /// How often what was in the queue got lost: whoever put something into it compares before and after.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// Whether changes were lost since this was asked last.

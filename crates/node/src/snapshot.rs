@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tracing::{info, warn};
 use xmppsync_link::FileHash;
-use xmppsync_replica::{EntryUuid, Vector};
+use xmppsync_replica::{EntryUuid, Unseen, Vector};
 use xmppsync_wire::Snapshot;
 use xmppsync_wire::ldif::{LdifError, LdifWriter};
 
@@ -86,7 +86,8 @@ impl Snapshots {
             remove(&old.path);
         }
         drop(state);
-        let draft = Draft::new(dataset, lock(&shared.vector).clone(), dir);
+        let vector = lock(&shared.vector).clone();
+        let draft = Draft::new(dataset, vector, lock(&shared.unseen).clone(), dir);
         reads::submit(shared, Read::Dump(Box::new(draft)));
         Answer::Wait
     }
@@ -147,6 +148,7 @@ pub(crate) struct Draft {
     id: String,
     dataset: EntryUuid,
     vector: Vector,
+    unseen: Unseen,
     path: PathBuf,
     writer: Option<Writer>,
 }
@@ -154,10 +156,10 @@ pub(crate) struct Draft {
 type Writer = LdifWriter<zstd::stream::write::Encoder<'static, Hashing>>;
 
 impl Draft {
-    fn new(dataset: EntryUuid, vector: Vector, dir: &Path) -> Draft {
+    fn new(dataset: EntryUuid, vector: Vector, unseen: Unseen, dir: &Path) -> Draft {
         let id = format!("{:016x}", rand::random::<u64>());
         let path = dir.join(format!("{PREFIX}{id}.ldif.zst"));
-        Draft { id, dataset, vector, path, writer: None }
+        Draft { id, dataset, vector, unseen, path, writer: None }
     }
 
     /// Reads the database on a thread of the host. `None`: the host wanted the thread back; from the beginning again.
@@ -198,6 +200,7 @@ impl Draft {
             entries,
             dataset: self.dataset,
             vector: self.vector.clone(),
+            unseen: self.unseen.clone(),
         };
         Ok(Some((what, self.path.clone())))
     }

@@ -171,11 +171,12 @@ impl Inbox {
 
     /// A peer that serves, another one for every server.
     pub fn some_peer(&self) -> Option<ServerId> {
-        self.peers
-            .iter()
-            .filter(|(_, peer)| peer.serves)
-            .map(|(server, _)| *server)
-            .min_by_key(|server| self.rank(*server))
+        self.serving_peers().min_by_key(|server| self.rank(*server))
+    }
+
+    /// The peers that serve.
+    pub fn serving_peers(&self) -> impl Iterator<Item = ServerId> + '_ {
+        self.peers.iter().filter(|(_, peer)| peer.serves).map(|(server, _)| *server)
     }
 
     /// A peer shows its card.
@@ -358,6 +359,11 @@ impl Inbox {
     /// [`handle_state`](Self::handle_state) or [`handle_reset`](Self::handle_reset).
     pub fn hold(&mut self) {
         self.work = Work::Held;
+    }
+
+    /// Whether [`hold`](Self::hold) has not ended.
+    pub fn is_held(&self) -> bool {
+        self.work == Work::Held
     }
 
     /// What was on its way is lost: everything behind `applied` has to come again.

@@ -14,6 +14,7 @@ mod inbox;
 mod outbox;
 #[cfg(test)]
 mod testing;
+mod unseen;
 mod vector;
 
 pub use change::{Batch, Change, Operation};
@@ -23,4 +24,5 @@ pub use csn::{Csn, CsnError};
 pub use ids::{BootId, EntryUuid, IdError, ServerId};
 pub use inbox::{Action, Inbox, InboxLimits, PeerCard, PullId};
 pub use outbox::{Outbox, OutboxLimits};
+pub use unseen::{Span, Unseen};
 pub use vector::Vector;

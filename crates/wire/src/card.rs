@@ -6,7 +6,7 @@ use minidom::Element;
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
-use xmppsync_replica::{BootId, Csn, EntryUuid, ServerId, Vector};
+use xmppsync_replica::{BootId, Csn, EntryUuid, ServerId, Span, Unseen, Vector};
 
 /// A replica's card.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,6 +184,27 @@ pub(crate) fn vector(csns: &[Csn], place: Place) -> Result<Vector, WireError> {
     }
     Ok(vector)
 }
+
+/// What a vector covers and was not seen, as elements.
+pub(crate) fn unseen_elements(unseen: &Unseen) -> Vec<schema::UnseenSpan> {
+    unseen.iter().map(|span| schema::UnseenSpan { after: span.after(), until: span.until() }).collect()
+}
+
+/// The same back.
+pub(crate) fn unseen(spans: &[schema::UnseenSpan], place: Place) -> Result<Unseen, WireError> {
+    check("spans", place.clone(), spans.len(), limits::VECTOR_CSNS_MAX)?;
+    let mut unseen = Unseen::default();
+    for schema::UnseenSpan { after, until } in spans {
+        let span = Span::new(*after, *until)
+            .filter(|_| unseen.get(until.server_id()).is_none())
+            .ok_or(WireError::TwoCsns { place: place.clone(), server: until.server_id() })?;
+        unseen.add(span);
+    }
+    Ok(unseen)
+}
+
+/// `<unseen after='…' until='…'></unseen>`
+pub(crate) const UNSEEN_BYTES: usize = 2 * Csn::LEN + 38;
 
 /// `<csn>…</csn>`
 pub(crate) const CSN_BYTES: usize = Csn::LEN + 11;

@@ -1,10 +1,10 @@
 //! What announces a file: the snapshot of a database for an empty one, and a change or entry that is
 //! too large for a stanza. The files themselves go by Jingle, under the `id` that is named here.
 
-use crate::card::{CSN_BYTES, both, check_payload_size, vector};
+use crate::card::{CSN_BYTES, UNSEEN_BYTES, both, check_payload_size, unseen, unseen_elements, vector};
 use crate::{Place, WireError, batch, limits, read, schema};
 use minidom::Element;
-use xmppsync_replica::{Csn, EntryUuid, Vector};
+use xmppsync_replica::{Csn, EntryUuid, Unseen, Vector};
 
 /// "Send me your database."
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub dataset: EntryUuid,
     /// What it covers: taken before the first entry was read.
     pub vector: Vector,
+    /// What of that vector was not seen.
+    pub unseen: Unseen,
 }
 
 /// "Send me this alone, as a file."
@@ -84,8 +86,10 @@ impl Snapshot {
             entries: self.entries,
             dataset: self.dataset,
             csns: self.vector.iter().collect(),
+            unseen: unseen_elements(&self.unseen),
         };
-        check_payload_size(Place::Snapshot, SNAPSHOT_BYTES + snapshot.csns.len() * CSN_BYTES)?;
+        let vector_bytes = snapshot.csns.len() * CSN_BYTES + snapshot.unseen.len() * UNSEEN_BYTES;
+        check_payload_size(Place::Snapshot, SNAPSHOT_BYTES + vector_bytes)?;
         batch::to_element(&snapshot, Place::Snapshot)
     }
 
@@ -99,6 +103,7 @@ impl Snapshot {
             entries: snapshot.entries,
             dataset: snapshot.dataset,
             vector: vector(&snapshot.csns, Place::Snapshot)?,
+            unseen: unseen(&snapshot.unseen, Place::Snapshot)?,
         })
     }
 }

@@ -1,12 +1,12 @@
 //! One round of the comparison of two databases: an IQ get and its result.
 
-use crate::card::{CSN_BYTES, check_payload_size, vector};
+use crate::card::{CSN_BYTES, UNSEEN_BYTES, check_payload_size, unseen, unseen_elements, vector};
 use crate::error::check;
 use crate::{Place, WireError, batch, limits, read, schema, text};
 use minidom::Element;
 use std::fmt;
 use std::str::FromStr;
-use xmppsync_replica::{BootId, IdError, Vector};
+use xmppsync_replica::{BootId, IdError, Unseen, Vector};
 
 /// One comparison of two databases; 64 random bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +21,8 @@ pub struct Reconcile {
     pub round: u32,
     /// In round 0 what the sender has, taken before the sender read its set; `None` in all others.
     pub vector: Option<Vector>,
+    /// What of that vector was not seen; only beside one.
+    pub unseen: Unseen,
     /// The frame in negentropy's format; empty when the sender has nothing to say any more.
     pub frame: Vec<u8>,
 }
@@ -54,29 +56,32 @@ impl Reconcile {
         self.check()?;
         let csns: Vec<_> = self.vector.iter().flat_map(Vector::iter).collect();
         let base64 = text::base64(&self.frame);
-        let bytes = RECONCILE_BYTES + csns.len() * CSN_BYTES + base64.len();
+        let spans = unseen_elements(&self.unseen);
+        let bytes = RECONCILE_BYTES + csns.len() * CSN_BYTES + spans.len() * UNSEEN_BYTES + base64.len();
         check_payload_size(Place::Reconcile, bytes)?;
         let frame = (!base64.is_empty()).then_some(schema::Frame { base64 });
-        let reconcile = schema::Reconcile { session: self.session, round: self.round, csns, frame };
+        let reconcile = schema::Reconcile { session: self.session, round: self.round, csns, unseen: spans, frame };
         batch::to_element(&reconcile, Place::Reconcile)
     }
 
     pub(crate) fn from_element(element: &Element) -> Result<Reconcile, WireError> {
         let reconcile: schema::Reconcile = read::element(element, Place::Reconcile)?;
-        let schema::Reconcile { session, round, csns, frame } = reconcile;
+        let schema::Reconcile { session, round, csns, unseen: spans, frame } = reconcile;
         // An empty vector has no CSN to be seen by: the round says whether there is one.
         let vector =
             if round == 0 || !csns.is_empty() { Some(vector(&csns, Place::Reconcile)?) } else { None };
         let frame = text::decode(true, frame.map(|frame| frame.base64).unwrap_or_default())
             .ok_or(WireError::Base64 { what: "the frame", place: Place::Reconcile })?;
-        let reconcile = Reconcile { session, round, vector, frame };
+        let unseen = unseen(&spans, Place::Reconcile)?;
+        let reconcile = Reconcile { session, round, vector, unseen, frame };
         reconcile.check()?;
         Ok(reconcile)
     }
 
     fn check(&self) -> Result<(), WireError> {
         check("bytes of frame", Place::Reconcile, self.frame.len(), limits::FRAME_BYTES_MAX)?;
-        let fits = self.vector.is_some() == (self.round == 0);
+        let fits = self.vector.is_some() == (self.round == 0)
+            && (self.round == 0 || self.unseen == Unseen::default());
         if fits { Ok(()) } else { Err(WireError::VectorRound { round: self.round }) }
     }
 }

@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use ldap3_proto::proto::LdapAddRequest;
 use proptest::prelude::*;
-use xmppsync_replica::{BootId, Change, Operation, Vector};
+use xmppsync_replica::{BootId, Change, Operation, Unseen, Vector};
 use xmppsync_wire::{
     Entries, Fetch, File, Large, LoadRequest, Payload, Place, Reconcile, Session, WireError, change_from_xml,
     change_to_xml, decode_bytes, limits,
@@ -20,7 +20,7 @@ fn decoded(name: &str, content: &str) -> Result<Payload, WireError> {
 }
 
 fn first_round(frame: Vec<u8>, vector: Vector) -> Reconcile {
-    Reconcile { session: Session::new(7), round: 0, vector: Some(vector), frame }
+    Reconcile { session: Session::new(7), round: 0, vector: Some(vector), unseen: Unseen::default(), frame }
 }
 
 #[test]
@@ -32,9 +32,25 @@ fn a_reconciliation_names_vectors_in_its_first_round_alone() {
     assert_eq!(Payload::Reconcile(late).to_element().err(), error(1));
     let content = format!("session='0000000000000007' round='1'><csn>{CSN}</csn></reconcile>");
     assert_eq!(decoded("reconcile", &content).err(), error(1));
+    let content = format!("session='0000000000000007' round='1'><unseen until='{CSN}'/></reconcile>");
+    assert_eq!(decoded("reconcile", &content).err(), error(1));
     // An empty database has an empty vector, which is one.
     let decoded = decoded("reconcile", "session='0000000000000007' round='0'/>");
     assert_eq!(decoded, Ok(Payload::Reconcile(first_round(vec![], Vector::default()))));
+}
+
+#[test]
+fn what_was_not_seen_is_one_span_of_one_server() {
+    let other = CSN.replace("#001#", "#002#");
+    for spans in [
+        format!("<unseen after='{other}' until='{CSN}'/>"),
+        format!("<unseen until='{CSN}'/><unseen until='{CSN}'/>"),
+        format!("<unseen after='{CSN}'/>"),
+        "<unseen until='tomorrow'/>".to_owned(),
+    ] {
+        let content = format!("session='0000000000000007' round='0'>{spans}</reconcile>");
+        assert!(decoded("reconcile", &content).is_err(), "{spans}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use xmppsync_journal::{Journal, Retention};
-use xmppsync_replica::{Csn, EntryUuid, ServerId};
+use xmppsync_replica::{Csn, EntryUuid, ServerId, Unseen};
 
 struct Nothing;
 
@@ -126,7 +126,7 @@ impl Rig {
         let retention = Retention { age_seconds: u64::MAX, bytes_max: u64::MAX };
         let (config, wake) = (StoreConfig { dir: dir.path().to_owned(), retention }, Arc::new(Notify::new()));
         let store = Store::start(journal, config, Arc::new(Nothing), Arc::clone(&wake)).unwrap();
-        Rig { shared: Shared::new(Vector::default(), store, Arc::new(Nothing), wake), _dir: dir }
+        Rig { shared: Shared::new(Vector::default(), Unseen::default(), store, Arc::new(Nothing), wake), _dir: dir }
     }
 
     fn push(&self, changes: impl IntoIterator<Item = Arc<Change>>) {

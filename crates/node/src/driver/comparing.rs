@@ -4,20 +4,67 @@ use super::{Driver, Running};
 use crate::heal::{self, HealError, Healed, Healer};
 use crate::limits;
 use crate::shared::lock;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::task::JoinSet;
 use tracing::{Instrument, debug, error, warn};
 use xmpp_parsers::jid::FullJid;
 use xmppsync_journal::Record;
 use xmppsync_replica::ServerId;
 use xmppsync_wire::{NoticeKind, Session};
 
+/// Why two servers compare their entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// To bring this replica up to the peer, whose journal does not reach back.
+    CatchUp,
+    /// The database cannot be told by its vector.
+    Mend,
+    /// An earlier comparison gave a peer what the others lack as well.
+    Spread,
+    /// Now and then.
+    Check,
+}
+
 /// How a comparison ended.
 pub(super) struct Compared {
     pub(super) peer: FullJid,
-    /// Whether it was to bring this replica up to the peer.
-    pub(super) catch_up: bool,
+    pub(super) server: ServerId,
+    pub(super) why: Why,
     pub(super) outcome: Result<Healed, HealError>,
+}
+
+/// What is to be compared, and why.
+pub(super) struct Comparing {
+    /// The comparison that runs; dropped with the driver.
+    pub(super) running: JoinSet<Compared>,
+    /// The database cannot be told by its vector, and no comparison has mended that yet.
+    unsure: bool,
+    /// A comparison went well, and what it brought is being applied.
+    mending: bool,
+    /// That this replica has to compare was told, and it is not done.
+    catching_up: bool,
+    /// Peers that have not been given what another one was.
+    spread: BTreeSet<ServerId>,
+    /// Before that none of them is asked again.
+    spread_at: Instant,
+    /// When to compare with a peer although nothing seems to be missing.
+    pub(super) next_check: Option<Instant>,
+}
+
+impl Comparing {
+    pub(super) fn new(unsure: bool, next_check: Option<Instant>) -> Comparing {
+        Comparing {
+            running: JoinSet::new(),
+            unsure,
+            mending: false,
+            catching_up: false,
+            spread: BTreeSet::new(),
+            spread_at: Instant::now(),
+            next_check,
+        }
+    }
 }
 
 impl Driver {
@@ -33,32 +80,46 @@ impl Driver {
 impl Running<'_> {
     /// Compares now and then although nothing seems to be missing. Returns when to look again.
     pub(super) fn check(&mut self, now: Instant) -> Option<Instant> {
-        let due = self.next_check?;
-        if now < due || self.incoming.inbox.is_behind() || !self.comparing.is_empty() {
-            return (now < due).then_some(due);
+        let due = self.comparing.next_check;
+        let is_due = due.is_some_and(|due| now >= due);
+        if self.incoming.inbox.is_behind() || !self.comparing.running.is_empty() {
+            return due.filter(|_| !is_due);
         }
-        let peer = self.incoming.inbox.some_peer()?;
-        self.next_check = self.driver.config.keep.check_interval.map(|interval| now + interval);
-        self.compare(peer, false, now);
-        self.next_check
+        if let Some(peer) = self.next_to_spread(now) {
+            self.compare(peer, Why::Spread, now);
+        } else if is_due {
+            let peer = self.incoming.inbox.some_peer()?;
+            self.comparing.next_check = self.driver.config.keep.check_interval.map(|interval| now + interval);
+            let why = if self.comparing.unsure { Why::Mend } else { Why::Check };
+            self.compare(peer, why, now);
+        }
+        let spread = (!self.comparing.spread.is_empty()).then_some(self.comparing.spread_at);
+        [spread, self.comparing.next_check].into_iter().flatten().filter(|due| now < *due).min()
+    }
+
+    /// Who went away compares anyway when it returns, if it lacks anything.
+    fn next_to_spread(&mut self, now: Instant) -> Option<ServerId> {
+        let serving: BTreeSet<ServerId> = self.incoming.inbox.serving_peers().collect();
+        self.comparing.spread.retain(|server| serving.contains(server));
+        if now < self.comparing.spread_at { None } else { self.comparing.spread.pop_first() }
     }
 
     /// What a comparison brought is in the database: it is not to be told any more that it was put back.
     pub(super) fn mend(&mut self) {
         let shared = &self.driver.shared;
-        if self.mending && lock(&shared.to_apply).is_idle() {
-            self.mending = false;
+        if self.comparing.mending && lock(&shared.to_apply).is_idle() {
+            (self.comparing.mending, self.comparing.unsure) = (false, false);
             shared.store.write(vec![Record::PutBack(false)]);
         }
     }
 
     /// Begins to compare this database with a peer's.
-    pub(super) fn compare(&mut self, server: ServerId, catch_up: bool, now: Instant) {
+    pub(super) fn compare(&mut self, server: ServerId, why: Why, now: Instant) {
         let Some(peer) = self.incoming.member(server) else {
             self.incoming.inbox.handle_reconcile_failure(now);
             return;
         };
-        if catch_up && !std::mem::replace(&mut self.catching_up, true) {
+        if why == Why::CatchUp && !std::mem::replace(&mut self.comparing.catching_up, true) {
             warn!(
                 "nobody's journal reaches back to where this server was; its entries are compared with those of server {server}"
             );
@@ -74,29 +135,45 @@ impl Running<'_> {
             peer: peer.clone(),
             session: Session::new(rand::random()),
         };
-        let run = async move { Compared { peer, catch_up, outcome: healer.run(catch_up).await } };
-        self.comparing.spawn(run.in_current_span());
+        let run = async move {
+            let outcome = healer.run(why == Why::CatchUp).await;
+            Compared { peer, server, why, outcome }
+        };
+        self.comparing.running.spawn(run.in_current_span());
     }
 
     pub(super) fn handle_compared(&mut self, compared: Result<Compared, tokio::task::JoinError>) {
         let now = Instant::now();
-        let Ok(Compared { peer, catch_up, outcome }) = compared else {
+        let Ok(Compared { peer, server, why, outcome }) = compared else {
             error!("bug: a comparison ended before it was done");
             self.incoming.inbox.handle_reconcile_failure(now);
             return;
         };
-        heal::report(&peer, catch_up, &outcome);
-        self.mending |= outcome.is_ok();
+        heal::report(&peer, why != Why::Check, &outcome);
+        if let Ok(healed) = &outcome {
+            self.comparing.mending |= healed.left == 0;
+            if healed.given > 0 && matches!(why, Why::CatchUp | Why::Mend) {
+                let others = self.incoming.inbox.serving_peers().filter(|other| *other != server);
+                self.comparing.spread.extend(others);
+            }
+        }
         match outcome {
-            Ok(healed) if catch_up => {
-                self.catching_up = false;
+            Ok(healed) if why == Why::CatchUp => {
+                self.comparing.catching_up = false;
                 self.incoming.inbox.handle_state(&healed.vector, now);
             }
             Ok(_) if self.load.again && !self.load.unfinished => self.load.settling = true,
             Ok(_) => {}
-            Err(_) if catch_up => self.incoming.inbox.handle_reconcile_failure(now),
+            Err(_) if why == Why::CatchUp => self.incoming.inbox.handle_reconcile_failure(now),
             // Sooner than the next time.
-            Err(_) => self.next_check = Some(now + limits::CHECK_RETRY),
+            Err(_) => {
+                if why == Why::Spread {
+                    self.comparing.spread.insert(server);
+                    self.comparing.spread_at = now + limits::SPREAD_RETRY;
+                } else {
+                    self.comparing.next_check = Some(now + limits::CHECK_RETRY);
+                }
+            }
         }
     }
 }

@@ -136,7 +136,7 @@ impl Running<'_> {
                 self.incoming.inbox.handle_state(&vector, now);
                 self.load.again |= mixed;
                 match self.load.again {
-                    true => self.next_check = Some(now),
+                    true => self.comparing.next_check = Some(now),
                     false => drop(shared.store.write(vec![Record::Loading(None)])),
                 }
             }

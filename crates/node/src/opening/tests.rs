@@ -6,13 +6,14 @@ use xmppsync_replica::ServerId;
 struct Fake {
     entries: Vec<(EntryUuid, Option<Csn>)>,
     vector: Vector,
+    guessed: bool,
     generation: Generation,
     minted: u32,
 }
 
 impl Opening for Fake {
-    fn vector(&mut self) -> Result<Vector, Failure> {
-        Ok(self.vector.clone())
+    fn standing(&mut self) -> Result<Standing, Failure> {
+        Ok(Standing { vector: self.vector.clone(), guessed: self.guessed })
     }
 
     fn scan(&mut self, each: &mut dyn FnMut(Stored<'_>)) -> Result<(), Failure> {
@@ -58,8 +59,9 @@ fn three() -> Fake {
     Fake {
         entries: vec![(uuid(1), Some(csn(1, OWN))), (uuid(2), Some(csn(2, 2))), (uuid(3), Some(csn(3, 0)))],
         vector: [csn(1, OWN), csn(2, 2)].into_iter().collect(),
+        guessed: false,
         generation: Generation { file: 7, transaction: 10 },
-        minted: 0,
+        minted: 10,
     }
 }
 
@@ -69,9 +71,13 @@ struct Lab(tempfile::TempDir);
 impl Lab {
     fn new() -> Lab {
         let lab = Lab(tempfile::tempdir().unwrap());
-        let found = lab.open(&mut three(), true);
+        let found = lab.open(&mut Fake { minted: 0, ..three() }, true);
         assert!(found.unpublished.is_empty() && !found.compare);
         lab
+    }
+
+    fn unseen(&self) -> Unseen {
+        Journal::open(self.0.path(), "dc=x").unwrap().0.unseen().clone()
     }
 
     /// Opens the database, and closes the journal again, cleanly or not.
@@ -109,12 +115,12 @@ fn own_changes_and_deletes_that_the_journal_lacks_are_sent_after_a_crash() {
     let lab = Lab::new();
     let mut database = three();
     lab.open(&mut database, false);
-    database.entries[0].1 = Some(csn(5, OWN));
+    database.entries[0].1 = Some(csn(105, OWN));
     database.entries.remove(1);
-    database.vector.advance(csn(5, OWN));
+    database.vector.advance(csn(105, OWN));
     let found = lab.open(&mut database, false);
     assert_eq!(sent(&found), [uuid(1), uuid(2)]);
-    assert_eq!((found.own_head, found.compare), (Some(csn(1, OWN)), false));
+    assert_eq!((found.own_head, found.compare), (Some(csn(101, OWN)), false), "what the journal began with");
 }
 
 #[test]
@@ -175,12 +181,51 @@ fn that_a_database_was_put_back_is_remembered_until_it_is_mended() {
     lab.open_with(&mut database, true, &[Record::Head(csn(50, OWN))]);
     database.generation.file = 8;
     for clean in [false, true, true] {
-        let found = lab.open(&mut database, clean);
-        assert!(found.compare);
-        assert_eq!(found.vector.get(csn(1, OWN).server_id()), Some(csn(1, OWN)), "it lacks what came later");
+        assert!(lab.open(&mut database, clean).compare);
     }
     lab.open_with(&mut database, true, &[Record::PutBack(false)]);
-    let found = lab.open(&mut database, true);
-    assert!(!found.compare);
-    assert_eq!(found.vector.get(csn(1, OWN).server_id()), Some(csn(50, OWN)));
+    assert!(!lab.open(&mut database, true).compare);
+}
+
+/// What this server made and lost counts as unseen, whatever it makes later; and all the others get to know.
+#[test]
+fn what_a_database_that_was_put_back_lacks_of_its_own_is_unseen_for_good() {
+    let lab = Lab::new();
+    let mut database = three();
+    lab.open_with(&mut database, true, &[Record::Head(csn(50, OWN))]);
+    database.generation.file = 8;
+    let own = csn(1, OWN).server_id();
+    let first = lab.open(&mut database, true);
+    assert_eq!((first.vector.get(own), first.own_head), (Some(csn(111, OWN)), Some(csn(111, OWN))));
+    database.vector.advance(csn(200, OWN));
+    for clean in [false, true] {
+        assert_eq!(lab.open(&mut database, clean).vector.get(own), Some(csn(200, OWN)));
+        let unseen = lab.unseen();
+        assert!(unseen.contains(csn(50, OWN)) && unseen.contains(csn(111, OWN)));
+        assert!(!unseen.contains(csn(112, OWN)) && !unseen.contains(csn(2, 2)));
+    }
+}
+
+#[test]
+fn a_database_with_a_context_csn_and_no_journal_has_seen_what_that_covers() {
+    let lab = Lab::new();
+    let unseen = lab.unseen();
+    assert!(!unseen.contains(csn(1, OWN)) && !unseen.contains(csn(2, 2)));
+    assert!(unseen.contains(csn(2, OWN)), "it may have made more");
+}
+
+#[test]
+fn a_database_without_a_context_csn_has_seen_nothing() {
+    let lab = Lab(tempfile::tempdir().unwrap());
+    lab.open(&mut Fake { guessed: true, ..three() }, true);
+    let unseen = lab.unseen();
+    assert!(unseen.contains(csn(1, OWN)) && unseen.contains(csn(1, 2)) && unseen.contains(csn(2, 2)));
+}
+
+#[test]
+fn an_empty_database_begins_without_anything_unseen() {
+    let lab = Lab(tempfile::tempdir().unwrap());
+    let mut database = Fake { entries: vec![], vector: Vector::default(), ..three() };
+    assert_eq!(lab.open(&mut database, true).vector, Vector::default());
+    assert_eq!(lab.unseen(), Unseen::default());
 }

@@ -29,8 +29,20 @@ pub(crate) struct Reconcile {
     pub(crate) round: u32,
     #[xml(extract(n = .., name = "csn", fields(text(type_ = Csn, codec = Text))))]
     pub(crate) csns: Vec<Csn>,
+    #[xml(child(n = ..))]
+    pub(crate) unseen: Vec<UnseenSpan>,
     #[xml(child(default))]
     pub(crate) frame: Option<Frame>,
+}
+
+/// CSNs that a vector covers and that were not seen.
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = NAMESPACE, name = "unseen", on_unknown_attribute = Fail, on_unknown_child = Fail)]
+pub(crate) struct UnseenSpan {
+    #[xml(attribute(default, codec = OptionalText))]
+    pub(crate) after: Option<Csn>,
+    #[xml(attribute(codec = Text))]
+    pub(crate) until: Csn,
 }
 
 /// A frame of the reconciliation, always as base64.
@@ -93,6 +105,8 @@ pub(crate) struct Snapshot {
     pub(crate) dataset: EntryUuid,
     #[xml(extract(n = .., name = "csn", fields(text(type_ = Csn, codec = Text))))]
     pub(crate) csns: Vec<Csn>,
+    #[xml(child(n = ..))]
+    pub(crate) unseen: Vec<UnseenSpan>,
 }
 
 /// The question for the file of one change or entry.

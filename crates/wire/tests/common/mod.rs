@@ -7,7 +7,7 @@ use ldap3_proto::proto::{
 use minidom::Element;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use xmppsync_replica::{Batch, BootId, Change, Csn, EntryUuid, Operation, ServerId, Vector};
+use xmppsync_replica::{Batch, BootId, Change, Csn, EntryUuid, Operation, ServerId, Span, Unseen, Vector};
 use xmppsync_wire::{
     Card, Entries, Fetch, File, FileRequest, Large, Live, LoadRequest, Notice, NoticeKind, Page, Part,
     Payload, Phase, Progress, Pull, Reconcile, Session, Snapshot,
@@ -213,12 +213,18 @@ pub(crate) fn entries() -> impl Strategy<Value = Entries> {
     )
 }
 
+fn unseen() -> impl Strategy<Value = Unseen> {
+    let span = (any_csn(), any::<bool>()).prop_map(|(csn, begins)| Span::new((!begins).then_some(csn), csn));
+    vec(span, 0..4).prop_map(|spans| spans.into_iter().flatten().collect())
+}
+
 pub(crate) fn reconcile() -> impl Strategy<Value = Reconcile> {
-    (any::<u64>(), any::<u32>(), vector(), vec(any::<u8>(), 0..200)).prop_map(
-        |(session, round, vector, frame)| {
+    (any::<u64>(), any::<u32>(), vector(), unseen(), vec(any::<u8>(), 0..200)).prop_map(
+        |(session, round, vector, unseen, frame)| {
             let round = if round % 2 == 0 { 0 } else { round };
-            let vector = (round == 0).then_some(vector);
-            Reconcile { session: Session::new(session), round, vector, frame }
+            let (vector, unseen) =
+                if round == 0 { (Some(vector), unseen) } else { (None, Unseen::default()) };
+            Reconcile { session: Session::new(session), round, vector, unseen, frame }
         },
     )
 }
@@ -227,12 +233,12 @@ pub(crate) fn reconcile() -> impl Strategy<Value = Reconcile> {
 pub(crate) fn announcement() -> impl Strategy<Value = Payload> {
     let id = || "[A-Za-z0-9-]{1,64}";
     let resume = proptest::option::of((id(), any::<u64>()));
-    let snapshot = (id(), any::<u64>(), any::<[u8; 32]>(), any::<u64>(), entry_uuid(), vector());
+    let snapshot = (id(), any::<u64>(), any::<[u8; 32]>(), any::<u64>(), entry_uuid(), vector(), unseen());
     let large = (any::<u64>(), 1..=u64::MAX, any::<bool>(), any_csn(), 0_u64..1 << 26);
     prop_oneof![
         resume.prop_map(|resume| Payload::LoadRequest(LoadRequest { resume })),
-        snapshot.prop_map(|(id, bytes, sha256, entries, dataset, vector)| {
-            Payload::Snapshot(Snapshot { id, bytes, sha256, entries, dataset, vector })
+        snapshot.prop_map(|(id, bytes, sha256, entries, dataset, vector, unseen)| {
+            Payload::Snapshot(Snapshot { id, bytes, sha256, entries, dataset, vector, unseen })
         }),
         any_csn().prop_map(|csn| Payload::FileRequest(FileRequest::Change(csn))),
         entry_uuid().prop_map(|uuid| Payload::FileRequest(FileRequest::Entry(uuid))),

@@ -1,0 +1,110 @@
+//! What a vector covers and was not seen all the same.
+
+use crate::{Csn, ServerId, Vector};
+use std::collections::BTreeMap;
+
+/// CSNs of one server after one and up to another, of which a vector tells nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    after: Option<Csn>,
+    until: Csn,
+}
+
+impl Span {
+    /// Everything of the server of `until` after `after`, or from the beginning; `None` when they are of two servers.
+    pub fn new(after: Option<Csn>, until: Csn) -> Option<Span> {
+        let fits = after.is_none_or(|after| after.server_id() == until.server_id());
+        fits.then_some(Span { after, until })
+    }
+
+    /// The last CSN before the span.
+    pub fn after(&self) -> Option<Csn> {
+        self.after
+    }
+
+    /// The last CSN of the span.
+    pub fn until(&self) -> Csn {
+        self.until
+    }
+
+    fn contains(&self, csn: Csn) -> bool {
+        Some(csn) > self.after && csn <= self.until
+    }
+}
+
+/// Where a [`Vector`](crate::Vector) covers what was not seen: a database was put back to an earlier state, or told nothing of
+/// where it stands. A replica that lacks a state in here has not necessarily had it; what else its vector covers, and it has
+/// no more, it has seen deleted.
+///
+/// Whoever takes over a vector takes over what goes with it here. One span for every server: two become one around both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unseen(BTreeMap<ServerId, Span>);
+
+impl Unseen {
+    /// Everything that the vector covers.
+    pub fn all(vector: &Vector) -> Unseen {
+        vector.iter().map(|until| Span { after: None, until }).collect()
+    }
+
+    /// Adds a span.
+    pub fn add(&mut self, span: Span) {
+        let known = self.0.entry(span.until.server_id()).or_insert(span);
+        *known = Span { after: known.after.min(span.after), until: known.until.max(span.until) };
+    }
+
+    /// Whether the CSN is in one of the spans.
+    pub fn contains(&self, csn: Csn) -> bool {
+        self.0.get(&csn.server_id()).is_some_and(|span| span.contains(csn))
+    }
+
+    /// One span per server, by serverID.
+    pub fn iter(&self) -> impl Iterator<Item = Span> + '_ {
+        self.0.values().copied()
+    }
+
+    /// The span of this server.
+    pub fn get(&self, server: ServerId) -> Option<Span> {
+        self.0.get(&server).copied()
+    }
+}
+
+impl FromIterator<Span> for Unseen {
+    fn from_iter<I: IntoIterator<Item = Span>>(spans: I) -> Unseen {
+        let mut unseen = Unseen::default();
+        spans.into_iter().for_each(|span| unseen.add(span));
+        unseen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn csn(second: u8, server: u8) -> Csn {
+        format!("202611222359{second:02}.000000Z#000000#{server:03x}#000000").parse().unwrap()
+    }
+
+    fn span(after: Option<u8>, until: u8) -> Span {
+        Span::new(after.map(|second| csn(second, 1)), csn(until, 1)).unwrap()
+    }
+
+    #[test]
+    fn a_span_begins_after_its_first_csn_and_ends_with_its_last() {
+        let unseen: Unseen = [span(Some(3), 5)].into_iter().collect();
+        assert_eq!([3, 4, 5, 6].map(|second| unseen.contains(csn(second, 1))), [false, true, true, false]);
+        assert!(!unseen.contains(csn(4, 2)));
+    }
+
+    #[test]
+    fn two_spans_become_one_around_both() {
+        let mut unseen: Unseen = [span(Some(3), 5), span(Some(8), 9)].into_iter().collect();
+        assert_eq!(unseen.iter().collect::<Vec<_>>(), [span(Some(3), 9)]);
+        unseen.add(span(None, 4));
+        assert_eq!(unseen.get(csn(1, 1).server_id()), Some(span(None, 9)));
+    }
+
+    #[test]
+    fn a_span_is_of_one_server() {
+        assert_eq!(Span::new(Some(csn(1, 2)), csn(2, 1)), None);
+    }
+}
