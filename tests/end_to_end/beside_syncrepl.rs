@@ -4,8 +4,8 @@ use crate::PATIENCE;
 use crate::meanwhile::{count, end_of};
 use crate::steps::{PEOPLE, add_person, complaints, group_with, set, settle, wait_entry, wait_together};
 use xmppsync_lab::{
-    ContextCsn, Group, GroupOptions, Replication, SUFFIX, Slapd, SlapdConfig, SlapdOptions, assert_equal,
-    assert_equal_with, difference, dump, ldif, wait_until,
+    ContextCsn, Dump, Group, GroupOptions, Replication, SUFFIX, Slapd, SlapdConfig, SlapdOptions,
+    assert_equal, assert_equal_with, difference, dump, ldif, wait_until,
 };
 
 /// A consumer that knows nothing of the overlay, downstream of the server.
@@ -96,7 +96,7 @@ fn servers_move_from_syncrepl_to_xmppsync_without_a_transfer() {
     // syncrepl reads each write from its own connection; both servers write.
     wait_entry(&group.servers[1], &ldif::person_dn(SUFFIX, 99), true);
     write(&group, 0);
-    let before = assert_equal_with(&group.servers, SUFFIX, ContextCsn::Compare, PATIENCE).unwrap();
+    let mut before = assert_equal_with(&group.servers, SUFFIX, ContextCsn::Compare, PATIENCE).unwrap();
     for server in &mut group.servers {
         server.stop().unwrap();
     }
@@ -106,17 +106,24 @@ fn servers_move_from_syncrepl_to_xmppsync_without_a_transfer() {
     }
     group.start().unwrap();
     wait_together(&group);
-    let after = settle(&group);
+    let mut after = settle(&group);
+    // It is taken over, and goes on with each server's start.
+    let mut csns = |dump: &mut Dump| dump.get_mut(SUFFIX).unwrap().remove("contextCSN").unwrap();
+    let (csns_before, csns_after) = (csns(&mut before), csns(&mut after));
+    assert_eq!(csns_before.len(), csns_after.len());
+    csns_before.iter().zip(&csns_after).for_each(|(before, after)| assert!(before <= after));
     assert_eq!(difference("before", &before, "after", &after), Vec::<String>::new());
     write(&group, 1);
     settle(&group);
     for server in &group.servers {
         let log = server.run_log();
-        for word in
-            ["are compared with", "the database was changed", "asking for", "is loaded", "initial load"]
-        {
+        let words =
+            ["the database was changed", "is loaded", "initial load", "taken from it", "still differ"];
+        for word in words {
             assert_eq!(count(&log, word), 0, "{}: {word}\n{}", server.name(), end_of(&log));
         }
+        // Neither has a journal of before, so they make sure of that.
+        assert!(count(&log, "nothing differs") > 0, "{}", end_of(&log));
         assert_eq!(complaints(server), "", "on {}", server.name());
     }
     // And what they have is what clients see.

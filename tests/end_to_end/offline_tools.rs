@@ -4,12 +4,12 @@
 use crate::PATIENCE;
 use crate::meanwhile::{count, end_of};
 use crate::steps::{
-    PEOPLE, add_person, complaints, entry_csn, group, person, set, settle, stored, wait_entry,
+    PEOPLE, add_person, complaints, entry_csn, group, group_with, person, set, settle, stored, wait_entry,
 };
 use std::fs;
 use std::time::{Duration, Instant};
 use xmppsync_lab::ldap3::Scope;
-use xmppsync_lab::{Group, SUFFIX, Slapd, ldif};
+use xmppsync_lab::{Group, GroupOptions, SUFFIX, Slapd, ldif};
 
 /// What a start says that found something.
 const FOUND: &str = "the database was changed without the journal";
@@ -312,4 +312,48 @@ fn a_copy_of_the_files_that_was_put_back_catches_up_and_brings_nothing_back() {
         fs::remove_file(server.database_dir(0).join("lock.mdb")).unwrap();
     });
     assert_eq!(count(&group.servers[0].log(), WENT_BACK), 1);
+}
+
+/// Its own new changes are later than those that it lost, so that its contextCSN seems to tell that it has them.
+fn assert_writing_alone_costs_nothing(put: impl FnOnce(&Slapd, &str)) {
+    let overlay_lines = vec!["xmppsync-check-interval 2s".to_owned()];
+    let mut group = group_with(GroupOptions { servers: 3, overlay_lines, ..GroupOptions::default() });
+    let history = history(&mut group);
+    for server in &mut group.servers {
+        server.stop().unwrap();
+    }
+    put(&group.servers[0], &history.backup);
+    group.servers[0].start().unwrap();
+    let mut ldap = group.servers[0].ldap().unwrap();
+    add_person(&mut ldap, "alone");
+    ldap.replace(&dn("kept-0"), "description", &["alone"]).unwrap();
+    drop(ldap);
+    group.servers[0].restart().unwrap();
+    add_person(&mut group.servers[0].ldap().unwrap(), "alone-again");
+    // One that lacks what was lost as well as it can, then the other.
+    for number in [2, 1] {
+        group.servers[number].start().unwrap();
+        wait_entry(&group.servers[number], &dn("alone-again"), true);
+    }
+    assert_nothing_is_lost_or_back(&group);
+    let dump = settle(&group);
+    assert!(dump[&dn("kept-0")]["description"].contains(b"alone".as_slice()));
+    assert!(dump.contains_key(&dn("alone")));
+}
+
+#[test]
+fn a_restored_server_that_is_written_to_before_it_meets_the_others_costs_nothing() {
+    assert_writing_alone_costs_nothing(|server, backup| {
+        remove_database(server);
+        server.slapadd(SUFFIX, backup, true).unwrap();
+    });
+}
+
+#[test]
+fn a_restored_server_without_journal_that_is_written_to_before_it_meets_the_others_costs_nothing() {
+    assert_writing_alone_costs_nothing(|server, backup| {
+        remove_database(server);
+        remove_journal(server);
+        server.slapadd(SUFFIX, backup, true).unwrap();
+    });
 }

@@ -221,7 +221,7 @@ fn a_hole_is_logged_counted_told_in_the_room_and_healed() {
 #[test]
 fn where_no_journal_reaches_back_the_entries_are_compared_which_is_told_in_the_room() {
     let mut group = group_and_account();
-    let onlooker = Onlooker::in_room(&group);
+    group.assert_equal(PATIENCE).unwrap();
     group.servers[1].stop().unwrap();
     // Or the XMPP server would keep it for the other.
     let mut config = group.config(0).unwrap();
@@ -235,6 +235,7 @@ fn where_no_journal_reaches_back_the_entries_are_compared_which_is_told_in_the_r
     std::fs::remove_dir_all(group.servers[0].database_dir(0).join("xmppsync")).unwrap();
     group.servers[0].start().unwrap();
     wait_joined(&group.servers[0], PATIENCE);
+    let onlooker = Onlooker::in_room(&group);
     group.servers[1].start().unwrap();
     group.servers[1].wait_log("nobody's journal reaches back", PATIENCE).unwrap();
     let (from, about, words) = onlooker.wait_said("problem");

@@ -131,7 +131,8 @@ impl Healer {
         let (mut peer, mut unseen) = (None, Unseen::default());
         for round in 0.. {
             let own = (round == 0).then(|| vector.clone());
-            let ask = Reconcile { session: self.session, round, vector: own, unseen: Unseen::default(), frame };
+            let ask =
+                Reconcile { session: self.session, round, vector: own, unseen: Unseen::default(), frame };
             let Payload::Reconcile(answer) = self.request(Payload::Reconcile(ask)).await? else {
                 return Err(HealError::Unexpected);
             };

@@ -60,7 +60,8 @@ impl Reconcile {
         let bytes = RECONCILE_BYTES + csns.len() * CSN_BYTES + spans.len() * UNSEEN_BYTES + base64.len();
         check_payload_size(Place::Reconcile, bytes)?;
         let frame = (!base64.is_empty()).then_some(schema::Frame { base64 });
-        let reconcile = schema::Reconcile { session: self.session, round: self.round, csns, unseen: spans, frame };
+        let reconcile =
+            schema::Reconcile { session: self.session, round: self.round, csns, unseen: spans, frame };
         batch::to_element(&reconcile, Place::Reconcile)
     }
 

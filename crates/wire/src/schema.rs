@@ -14,7 +14,9 @@ use xso::{AsXml, FromXml, TextCodec, error::Error};
 
 mod catch_up;
 
-pub(crate) use catch_up::{Entries, Fetch, File, FileRequest, Frame, Large, Load, Reconcile, Snapshot, UnseenSpan};
+pub(crate) use catch_up::{
+    Entries, Fetch, File, FileRequest, Frame, Large, Load, Reconcile, Snapshot, UnseenSpan,
+};
 
 /// Texts by way of `FromStr` and `Display`.
 pub(crate) struct Text;

@@ -126,7 +126,10 @@ impl Rig {
         let retention = Retention { age_seconds: u64::MAX, bytes_max: u64::MAX };
         let (config, wake) = (StoreConfig { dir: dir.path().to_owned(), retention }, Arc::new(Notify::new()));
         let store = Store::start(journal, config, Arc::new(Nothing), Arc::clone(&wake)).unwrap();
-        Rig { shared: Shared::new(Vector::default(), Unseen::default(), store, Arc::new(Nothing), wake), _dir: dir }
+        Rig {
+            shared: Shared::new(Vector::default(), Unseen::default(), store, Arc::new(Nothing), wake),
+            _dir: dir,
+        }
     }
 
     fn push(&self, changes: impl IntoIterator<Item = Arc<Change>>) {

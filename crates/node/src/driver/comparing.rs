@@ -149,7 +149,7 @@ impl Running<'_> {
             self.incoming.inbox.handle_reconcile_failure(now);
             return;
         };
-        heal::report(&peer, why != Why::Check, &outcome);
+        heal::report(&peer, matches!(why, Why::CatchUp | Why::Mend), &outcome);
         if let Ok(healed) = &outcome {
             self.comparing.mending |= healed.left == 0;
             if healed.given > 0 && matches!(why, Why::CatchUp | Why::Mend) {
