@@ -17,11 +17,11 @@ pub(crate) const BUSY: u32 = 51;
 
 /// A group of which no slapd runs yet; the first server has this content.
 pub(crate) fn full_and_empty(servers: usize, content: &str) -> Group {
-    let options = GroupOptions { servers, ..GroupOptions::default() };
-    with_content(Group::prepare(options).unwrap(), content)
+    full_and_empty_with(GroupOptions { servers, ..GroupOptions::default() }, content)
 }
 
-fn with_content(group: Group, content: &str) -> Group {
+pub(crate) fn full_and_empty_with(options: GroupOptions, content: &str) -> Group {
+    let group = Group::prepare(options).unwrap();
     group.servers[0].slapadd_with(SUFFIX, content, &["-q", "-w", "-S", "1"]).unwrap();
     group
 }

@@ -162,17 +162,27 @@ impl Ejabberd {
     /// # Errors
     /// When it does not start in time.
     pub fn start_again(&mut self, mnesia: Mnesia) -> Result<()> {
-        if mnesia == Mnesia::Drop {
-            let database = self.dir.join("db");
-            fs::remove_dir_all(&database).context(|| format!("cannot remove {}", database.display()))?;
+        match mnesia {
+            Mnesia::Keep => self.run(),
+            Mnesia::Drop => self.run_anew(),
         }
+    }
+
+    /// Nobody may log in before the accounts are there again: a client whose password is refused waits for minutes.
+    fn run_anew(&mut self) -> Result<()> {
+        let database = self.dir.join("db");
+        fs::remove_dir_all(&database).context(|| format!("cannot remove {}", database.display()))?;
+        let file = self.dir.join("ejabberd.yml");
+        let whole = fs::read_to_string(&file).context(|| format!("cannot read {}", file.display()))?;
+        let write =
+            |text: &str| fs::write(&file, text).context(|| format!("cannot write {}", file.display()));
+        write(&whole.replace(&config::clients(&self.options, &self.listeners), ""))?;
         self.run()?;
-        if mnesia == Mnesia::Drop {
-            for (user, password) in &self.accounts {
-                self.register_again(user, password)?;
-            }
+        for (user, password) in &self.accounts {
+            self.register_again(user, password)?;
         }
-        Ok(())
+        write(&whole)?;
+        self.api("reload_config", "{}").map(drop)
     }
 
     /// Ends it in good order: clients are told.

@@ -1,5 +1,9 @@
-//! Points at which a test lets the process die. Compiled in with the feature `failpoints` only.
+//! Points at which a test lets the process die, or wait. Compiled in with the feature `failpoints` only.
 
+/// The environment variable that names a point and a file: `loading:/tmp/hold`. Who comes to the point waits for as long as
+/// the file exists.
+#[cfg(feature = "failpoints")]
+const HOLD_AT: &str = "XMPPSYNC_HOLD_AT";
 /// The environment variable that names a point, and after a colon at which of its passings: `journalled:3`.
 #[cfg(feature = "failpoints")]
 const FAIL_AT: &str = "XMPPSYNC_FAIL_AT";
@@ -19,6 +23,8 @@ pub enum FailPoint {
     Applying,
     /// It is committed, and the inventory does not know.
     Applied,
+    /// Some entries of a snapshot are on their way into the database, and the next ones were not looked at.
+    Loading,
 }
 
 #[cfg(feature = "failpoints")]
@@ -31,13 +37,31 @@ impl FailPoint {
             FailPoint::Sent => "sent",
             FailPoint::Applying => "applying",
             FailPoint::Applied => "applied",
+            FailPoint::Loading => "loading",
         }
     }
 }
 
-/// Ends the process at once, as `kill -9` does, if this is the point that the environment names.
+/// Waits, or ends the process at once as `kill -9` does, if this is the point that the environment names.
 #[cfg(feature = "failpoints")]
 pub fn fail_point(point: FailPoint) {
+    hold(point);
+    die(point);
+}
+
+#[cfg(feature = "failpoints")]
+fn hold(point: FailPoint) {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+    let Ok(wanted) = std::env::var(HOLD_AT) else { return };
+    let file = wanted.split_once(':').filter(|(name, _)| *name == point.name());
+    while file.is_some_and(|(_, file)| std::path::Path::new(file).exists()) {
+        std::thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(feature = "failpoints")]
+fn die(point: FailPoint) {
     use rustix::process::{Signal, getpid, kill_process};
     use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,5 +1,6 @@
 //! The initial load: an empty database is filled from a peer's snapshot, while it comes.
 
+use crate::fail::{FailPoint, fail_point};
 use crate::limits;
 use crate::shared::{Incoming, Shared, lock};
 use std::io::{self, Write};
@@ -302,6 +303,7 @@ impl Entries {
         self.shared.wake.notify_one();
         self.shared.loading.done.store(self.entries, Ordering::Relaxed);
         self.log.tell(self.entries, self.shared.loading.total.load(Ordering::Relaxed));
+        fail_point(FailPoint::Loading);
         Ok(())
     }
 

@@ -57,9 +57,11 @@ pub(crate) fn compare(
             know_head(journal, own, &mut found)?;
         }
         Opened::Existing { loading: Some(_), .. } => half_loaded(journal, database, own, &mut found)?,
-        Opened::Existing { .. } => {
-            let before = journal.generation()?.and_then(|before| Generation::decode(&before));
-            let went_back = match (before, generation) {
+        Opened::Existing { clean, .. } => {
+            // What is noted now and then is older than what a clean end noted.
+            let last = clean.as_deref().and_then(Generation::decode);
+            let noted = journal.generation()?.and_then(|noted| Generation::decode(&noted));
+            let went_back = match (last.or(noted), generation) {
                 (Some(before), Some(now)) => now.is_before(before),
                 _ => false,
             };
@@ -68,8 +70,7 @@ pub(crate) fn compare(
                 put_back(journal, database, &mut found)?;
                 begin_span(journal, database, own, guessed, &mut found)?;
             } else {
-                let tools =
-                    matches!(opened, Opened::Existing { clean: Some(clean), .. } if !clean.is_empty());
+                let tools = clean.as_ref().is_some_and(|clean| !clean.is_empty());
                 catch_up(journal, database, own, tools, differences, &mut found)?;
                 know_head(journal, own, &mut found)?;
             }

@@ -41,13 +41,28 @@ acme: {{ auto: false }}
 }
 
 fn listen(options: &EjabberdOptions, listeners: &Listeners) -> String {
+    let (ip, http) = (listeners.http.ip(), listeners.http.port());
+    let clients = clients(options, listeners);
+    format!(
+        r#"listen:
+{clients}  - port: {http}
+    ip: "{ip}"
+    module: ejabberd_http
+    request_handlers:
+      /upload: mod_http_upload
+      /api: mod_http_api
+"#
+    )
+}
+
+/// Where clients connect, as it stands in the text.
+pub(super) fn clients(options: &EjabberdOptions, listeners: &Listeners) -> String {
     let size = options.max_stanza_size;
     let starttls = if options.plaintext { "starttls: true" } else { "starttls_required: true" };
     let ip = listeners.client.ip();
-    let (client, tls, http) = (listeners.client.port(), listeners.client_tls.port(), listeners.http.port());
+    let (client, tls) = (listeners.client.port(), listeners.client_tls.port());
     format!(
-        r#"listen:
-  - port: {client}
+        r#"  - port: {client}
     ip: "{ip}"
     module: ejabberd_c2s
     access: c2s
@@ -63,12 +78,6 @@ fn listen(options: &EjabberdOptions, listeners: &Listeners) -> String {
     tls: true
     max_stanza_size: {size}
     max_fsm_queue: 100000
-  - port: {http}
-    ip: "{ip}"
-    module: ejabberd_http
-    request_handlers:
-      /upload: mod_http_upload
-      /api: mod_http_api
 "#
     )
 }

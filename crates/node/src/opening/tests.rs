@@ -163,6 +163,19 @@ fn another_file_is_a_database_that_was_put_back_however_many_transactions_it_had
     assert_eq!((sent(&found), found.compare), (vec![], true));
 }
 
+/// The journal notes once a second where the database is. What was written after that, and was not in the copy, was taken
+/// for deleted by offline tools, and deleted everywhere.
+#[test]
+fn a_copy_from_just_before_a_clean_end_is_a_database_that_was_put_back() {
+    let lab = Lab::new();
+    let (mut journal, _) = Journal::open(lab.0.path(), "dc=x").unwrap();
+    journal.write(&[Record::Put { uuid: uuid(4), csn: csn(5, OWN) }]).unwrap();
+    let end = Generation { transaction: 11, ..three().generation };
+    journal.close(&end.encode()).unwrap();
+    let found = lab.open(&mut three(), true);
+    assert_eq!((sent(&found), found.compare), (vec![], true));
+}
+
 #[test]
 fn an_entry_older_than_the_journal_saw_it_is_a_database_that_was_put_back() {
     let lab = Lab::new();
