@@ -108,7 +108,7 @@ fn servers_move_from_syncrepl_to_xmppsync_without_a_transfer() {
     wait_together(&group);
     let mut after = settle(&group);
     // It is taken over, and goes on with each server's start.
-    let mut csns = |dump: &mut Dump| dump.get_mut(SUFFIX).unwrap().remove("contextCSN").unwrap();
+    let csns = |dump: &mut Dump| dump.get_mut(SUFFIX).unwrap().remove("contextCSN").unwrap();
     let (csns_before, csns_after) = (csns(&mut before), csns(&mut after));
     assert_eq!(csns_before.len(), csns_after.len());
     csns_before.iter().zip(&csns_after).for_each(|(before, after)| assert!(before <= after));
