@@ -13,6 +13,9 @@ pub(crate) const ROOM: &str = "dc=example,dc=com";
 
 /// Between two writes, so that the test and not the writing is what the machine is busy with.
 const PACE: Duration = Duration::from_millis(2);
+/// For an outage that lasts as long as the machine makes it: what is written meanwhile has to be caught up with in bounded
+/// time.
+const SLOW_PACE: Duration = Duration::from_millis(25);
 
 /// Writes to a server, one modify after the other, until it is stopped. Fails when a write fails.
 pub(crate) struct Writer {
@@ -24,6 +27,15 @@ pub(crate) struct Writer {
 impl Writer {
     /// Writes to an entry of its own below the suffix.
     pub(crate) fn start(slapd: &Slapd) -> Writer {
+        Writer::start_at(PACE, slapd)
+    }
+
+    /// Writes less often, while the line is down for who knows how long.
+    pub(crate) fn start_slow(slapd: &Slapd) -> Writer {
+        Writer::start_at(SLOW_PACE, slapd)
+    }
+
+    fn start_at(pace: Duration, slapd: &Slapd) -> Writer {
         let dn = format!("cn=writer on {},{SUFFIX}", slapd.name());
         let mut ldap = slapd.ldap().unwrap();
         ldap.add(&dn, &[("objectClass", "device"), ("cn", &format!("writer on {}", slapd.name()))]).unwrap();
@@ -34,7 +46,7 @@ impl Writer {
                 let number = count.load(Ordering::Relaxed) + 1;
                 ldap.replace(&dn, "description", &[&number.to_string()]).unwrap();
                 count.store(number, Ordering::Relaxed);
-                thread::sleep(PACE);
+                thread::sleep(pace);
             }
         });
         Writer { stop, written, thread }

@@ -98,7 +98,7 @@ fn databases_share_the_connection_of_one_jid_and_have_a_room_each() {
 #[test]
 fn writes_during_a_restart_of_the_xmpp_server_arrive() {
     let mut group = group(3);
-    let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
+    let writers: Vec<_> = group.servers.iter().map(Writer::start_slow).collect();
     for mnesia in [Mnesia::Keep, Mnesia::Drop] {
         writers.iter().for_each(|writer| writer.wait_for_more(20));
         group.ejabberd.restart(mnesia).unwrap();
@@ -125,7 +125,7 @@ fn assert_nothing_set_aside(group: &Group) {
 #[test]
 fn writes_during_cut_connections_arrive() {
     let group = group(3);
-    let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
+    let writers: Vec<_> = group.servers.iter().map(Writer::start_slow).collect();
     for user in ["a", "b", "c", "a", "b", "c"] {
         writers.iter().for_each(|writer| writer.wait_for_more(20));
         group.ejabberd.api("kick_user", &format!(r#"{{"user":"{user}","host":"xmpp.test"}}"#)).unwrap();
