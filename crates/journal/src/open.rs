@@ -3,7 +3,9 @@
 use crate::error::{Fault, JournalError};
 use crate::journal::{Journal, Opened};
 use crate::limits::{ASIDE_FILES_MAX, CACHE_BYTES};
-use crate::state::{FORMAT, KEY_CLEAN, KEY_FORMAT, KEY_INCOMPLETE, KEY_LOADING, KEY_SUFFIX, State, number, put_number};
+use crate::state::{
+    FORMAT, KEY_CLEAN, KEY_FORMAT, KEY_INCOMPLETE, KEY_LOADING, KEY_SUFFIX, State, number, put_number,
+};
 use crate::store::{self, STATE};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableTable, StorageBackend, TableHandle, WriteTransaction};

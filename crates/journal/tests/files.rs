@@ -139,10 +139,7 @@ fn a_journal_that_was_left_before_it_was_whole_is_of_no_use() {
     journal.write(&[Record::Incomplete(true)]).unwrap();
     journal.write(&[Record::Incomplete(false)]).unwrap();
     drop(journal);
-    assert_eq!(
-        Journal::open(dir.path(), SUFFIX).unwrap().1,
-        Opened::Existing { clean: None, loading: None }
-    );
+    assert_eq!(Journal::open(dir.path(), SUFFIX).unwrap().1, Opened::Existing { clean: None, loading: None });
 }
 
 #[test]
