@@ -10,6 +10,7 @@ use crate::incoming::{Incoming, Want};
 use crate::limits;
 use crate::opening::Found;
 use crate::outgoing::Outgoing;
+use crate::reads::{self, Read};
 use crate::replica::ReplicaConfig;
 use crate::shared::{Shared, lock};
 use comparing::Compared;
@@ -63,6 +64,8 @@ struct Running<'a> {
     /// When to compare with a peer although nothing seems to be missing.
     next_check: Option<Instant>,
     load: Load,
+    /// When to ask again for a thread that reads the database for a new journal.
+    next_scan: Option<Instant>,
 }
 
 impl Driver {
@@ -131,6 +134,7 @@ impl Driver {
             catching_up: false,
             next_check: self.first_check(),
             load: Load::new(self.found.loading),
+            next_scan: None,
             driver: self,
             group,
             outgoing,
@@ -231,6 +235,7 @@ impl Running<'_> {
         self.settle_load();
         let load = self.begin_load(now);
         driver.shared.snapshots.expire();
+        let scan = self.fill_journal(now);
         let check = self.check(now);
         if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
             driver.shared.store.set_needed(needed);
@@ -240,7 +245,21 @@ impl Running<'_> {
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
         let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);
-        [collect, send, pull, load, check, stored, apply, card].into_iter().flatten().min()
+        [collect, send, pull, load, check, stored, apply, card, scan].into_iter().flatten().min()
+    }
+
+    /// Has the database read for a new journal. Returns when to look again: the host may have had no thread.
+    fn fill_journal(&mut self, now: Instant) -> Option<Instant> {
+        let shared = &self.driver.shared;
+        if let Some(scan) = shared.store.take_scan() {
+            reads::submit(shared, Read::Inventory(scan));
+        } else if self.next_scan.is_none_or(|due| now < due) {
+            return self.next_scan;
+        } else {
+            reads::ask_again(shared);
+        }
+        self.next_scan = shared.store.is_filling().then(|| now + limits::READ_PATIENCE);
+        self.next_scan
     }
 
     fn handle_event(&mut self, event: Event) {

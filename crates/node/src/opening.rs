@@ -8,8 +8,9 @@ use crate::heal::as_put;
 use crate::host::{Failure, Generation, Opening, Stored};
 use crate::store::now;
 use std::collections::HashSet;
-use tracing::{info, warn};
-use xmppsync_journal::{Journal, JournalError, Opened, Record};
+use std::path::Path;
+use tracing::{error, info, warn};
+use xmppsync_journal::{Journal, JournalError, Opened, Record, loading};
 use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Vector};
 
 /// What the comparison led to.
@@ -41,9 +42,51 @@ pub enum OpeningError {
 /// Records that are written together while comparing.
 const RECORDS_MAX: usize = 10_000;
 
+/// Opens the journal and compares. Whatever becomes of the journal, the database is served: without one if need be.
+pub(crate) fn open(
+    dir: &Path,
+    suffix: &str,
+    database: &mut dyn Opening,
+    own: ServerId,
+) -> Result<(Option<Journal>, Found), OpeningError> {
+    let loading = loading::is_noted(dir);
+    let problem = match Journal::open(dir, suffix) {
+        // Two servers, or two databases, that were given the same directory.
+        Err(problem @ JournalError::InUse(_)) => return Err(problem.into()),
+        Err(problem) => problem,
+        Ok((mut journal, opened)) => match compare(&mut journal, &opened, loading, database, own) {
+            Ok(found) => return Ok((Some(journal), found)),
+            Err(OpeningError::Journal(problem)) => {
+                // What cannot be set aside now is when the next one is made.
+                drop(journal.set_aside());
+                problem
+            }
+            Err(problem) => return Err(problem),
+        },
+    };
+    error!(
+        "{problem}. The database is served and replicated without a journal; one is made from the database as soon as that \
+         goes"
+    );
+    Ok((None, without_journal(loading, database, own)?))
+}
+
+/// What the database alone tells.
+fn without_journal(loading: bool, database: &mut dyn Opening, own: ServerId) -> Result<Found, OpeningError> {
+    let mut found = Found { vector: database.vector()?, loading, ..Found::default() };
+    found.own_head = found.vector.get(own);
+    if loading {
+        info!("an initial load was not finished; it begins anew");
+        found.vector = found.own_head.into_iter().collect();
+    }
+    Ok(found)
+}
+
+/// `loading`: an initial load was begun and has not ended, whatever the journal says.
 pub(crate) fn compare(
     journal: &mut Journal,
     opened: &Opened,
+    loading: bool,
     database: &mut dyn Opening,
     own: ServerId,
 ) -> Result<Found, OpeningError> {
@@ -51,6 +94,7 @@ pub(crate) fn compare(
     let generation = database.generation();
     let mut found = Found { vector, ..Found::default() };
     match opened {
+        _ if loading => half_loaded(journal, database, own, &mut found)?,
         Opened::Existing { clean: Some(clean), loading: None }
             if Generation::decode(clean).is_some_and(|clean| Some(clean) == generation) =>
         {
@@ -111,11 +155,14 @@ fn know_head(journal: &Journal, own: ServerId, found: &mut Found) -> Result<(), 
 
 /// A journal that knows nothing yet: whoever lacks something of before has to compare.
 fn begin(journal: &mut Journal, database: &mut dyn Opening, vector: &Vector) -> Result<(), OpeningError> {
-    let mut records: Vec<Record> = vector.iter().map(Record::Floor).collect();
-    if vector.iter().next().is_some() {
+    let mut records = vec![Record::Incomplete(true)];
+    records.extend(vector.iter().map(Record::Floor));
+    if records.len() > 1 {
         records.push(Record::TombstonesSince(now()));
     }
-    take_inventory(journal, database, records)
+    take_inventory(journal, database, records)?;
+    journal.write(&[Record::Incomplete(false)])?;
+    Ok(())
 }
 
 fn take_inventory(
@@ -147,8 +194,10 @@ fn half_loaded(
 ) -> Result<(), OpeningError> {
     info!("an initial load was not finished; it begins anew");
     found.loading = true;
-    found.vector = journal.head().get(own).into_iter().collect();
-    take_inventory(journal, database, Vec::new())
+    found.vector = journal.head().get(own).or(found.vector.get(own)).into_iter().collect();
+    let vector = found.vector.clone();
+    let noted = vector.iter().map(Record::Reached).chain([Record::Loading(Some(Vec::new()))]).collect();
+    take_inventory(journal, database, noted)
 }
 
 /// The database was put back to an earlier state, by slapadd of an older LDIF or a copy of its files.
@@ -265,6 +314,7 @@ fn catch_up(
             }
         }
     }
+    database.settle()?;
     journal.write(&records)?;
     found.unpublished.sort_by_key(|change| change.csn);
     let (own_changes, others) = (found.unpublished.len(), foreign);

@@ -124,8 +124,16 @@ impl Rig {
         let dir = TempDir::new().unwrap();
         let (journal, _) = Journal::open(dir.path(), "dc=example").unwrap();
         let retention = Retention { age_seconds: u64::MAX, bytes_max: u64::MAX };
-        let (config, wake) = (StoreConfig { dir: dir.path().to_owned(), retention }, Arc::new(Notify::new()));
-        let store = Store::start(journal, config, Arc::new(Nothing), Arc::clone(&wake)).unwrap();
+        let config = StoreConfig {
+            dir: dir.path().to_owned(),
+            nsuffix: "dc=example".to_owned(),
+            retention,
+            rebuild_pause: Duration::from_secs(1),
+        };
+        let wake = Arc::new(Notify::new());
+        let store =
+            Store::start(Some(journal), config, Vector::default(), Arc::new(Nothing), Arc::clone(&wake))
+                .unwrap();
         Rig { shared: Shared::new(Vector::default(), store, Arc::new(Nothing), wake), _dir: dir }
     }
 

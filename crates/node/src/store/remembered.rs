@@ -1,0 +1,46 @@
+//! What cannot be had from the database again, kept in memory for the next journal.
+
+use std::collections::BTreeMap;
+use xmppsync_journal::limits::SET_ASIDES_MAX;
+use xmppsync_journal::{Journal, Peer, Record, SetAside};
+use xmppsync_replica::Csn;
+
+/// Who the peers are, and which changes could not be applied: an entry that was refused here must not look deleted.
+#[derive(Default)]
+pub(super) struct Remembered {
+    peers: BTreeMap<String, Peer>,
+    set_asides: BTreeMap<Csn, SetAside>,
+}
+
+impl Remembered {
+    /// What is in a journal, as far as it can be read.
+    pub(super) fn of(journal: &Journal) -> Remembered {
+        let mut remembered = Remembered::default();
+        let peers = journal.peers().unwrap_or_default().into_iter().map(Record::Peer);
+        let set_asides = journal.set_asides().unwrap_or_default().into_iter().map(Record::SetAside);
+        remembered.note(&peers.chain(set_asides).collect::<Vec<_>>());
+        remembered
+    }
+
+    pub(super) fn note(&mut self, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::Peer(peer) => drop(self.peers.insert(peer.jid.clone(), peer.clone())),
+                Record::PeerRemoved(jid) => drop(self.peers.remove(jid)),
+                Record::SetAside(set_aside) => {
+                    self.set_asides.insert(set_aside.csn, set_aside.clone());
+                    if self.set_asides.len() as u64 > SET_ASIDES_MAX {
+                        self.set_asides.pop_first();
+                    }
+                }
+                Record::ClearedAside(csn) => drop(self.set_asides.remove(csn)),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let peers = self.peers.values().cloned().map(Record::Peer);
+        peers.chain(self.set_asides.values().cloned().map(Record::SetAside))
+    }
+}
