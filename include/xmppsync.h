@@ -128,8 +128,9 @@ int xs_read_context_csn(xs_op *op, void *seen);
  * than `from` (NULL: of every entry). 0, or an LDAP result code. */
 int xs_scan_entry_csn(xs_op *op, const xs_bytes *from, void *seen);
 
-/* In xsr_open: calls xsr_seen_entry for each entry of the database. 0, or an LDAP result code. */
-int xs_scan_entries(xs_op *op, void *seen);
+/* Calls xsr_seen_entry for each entry of the database. `in_pool`: in xsr_read, and it ends early when slapd wants its thread
+ * back; otherwise in xsr_open. enum xs_dump_end, or an LDAP result code. */
+int xs_scan_entries(xs_op *op, int in_pool, void *seen);
 
 /* ---- Rust, called by the shim ------------------------------------------------------------- */
 
@@ -218,8 +219,9 @@ size_t xsr_context_csn(xsr_instance *instance, xs_csn *out, size_t max);
 /* `seen` is what Rust gave to xs_read_context_csn or xs_scan_entry_csn. */
 void xsr_seen_csn(void *seen, const xs_bytes *csn);
 
-/* `seen` is what Rust gave to xs_scan_entries. entryUUID and entryCSN are empty where the entry has none. */
-void xsr_seen_entry(void *seen, const xs_bytes *dn, const xs_bytes *uuid, const xs_bytes *csn);
+/* `seen` is what Rust gave to xs_scan_entries. entryUUID and entryCSN are empty where the entry has none. Not 0: no further
+ * entry is wanted. */
+int xsr_seen_entry(void *seen, const xs_bytes *dn, const xs_bytes *uuid, const xs_bytes *csn);
 
 /* `seen` is what Rust gave to xs_read_entry or xs_dump; `state` is an XS_ADD. Not 0: no further entry is wanted. */
 int xsr_seen_state(void *seen, const xs_change *state);

@@ -9,7 +9,8 @@ use std::ffi::{CStr, c_char, c_int};
 use std::path::PathBuf;
 use tracing::warn;
 use xmppsync_node::{
-    ContextCsnWrite, Database, Failure, Generation, Opening, Outcome, Reader, Standing, Stored, Transaction,
+    ContextCsnWrite, Database, DumpEnd, Failure, Generation, Opening, Outcome, Reader, Standing, Stored,
+    Transaction,
 };
 use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Vector};
 
@@ -195,6 +196,8 @@ pub(crate) struct OpeningDatabase<'a> {
     directory: Option<PathBuf>,
     /// What `new_csn` gave last.
     last_csn: Option<Csn>,
+    /// Entries that were touched in the open transaction.
+    touched: usize,
 }
 
 impl<'a> OpeningDatabase<'a> {
@@ -208,7 +211,7 @@ impl<'a> OpeningDatabase<'a> {
     ) -> OpeningDatabase<'a> {
         // SAFETY: the caller's promise.
         let transaction = unsafe { SlapdTransaction::new(op) };
-        OpeningDatabase { op, transaction, server_id, suffix, directory, last_csn: None }
+        OpeningDatabase { op, transaction, server_id, suffix, directory, last_csn: None, touched: 0 }
     }
 }
 
@@ -229,8 +232,19 @@ impl Opening for OpeningDatabase<'_> {
 
     fn scan(&mut self, each: &mut dyn FnMut(Stored<'_>)) -> Result<(), Failure> {
         // SAFETY: see `new`.
-        unsafe { scan(self.op, each) }
-            .map_err(|result| Failure { result, text: "its entries cannot be read".to_owned() })
+        let end = unsafe {
+            scan(self.op, false, &mut |stored| {
+                each(stored);
+                true
+            })
+        };
+        match end {
+            Ok(DumpEnd::Whole) => Ok(()),
+            Ok(_) => {
+                Err(Failure { result: OTHER, text: "its entries cannot be read to their end".to_owned() })
+            }
+            Err(result) => Err(Failure { result, text: "its entries cannot be read".to_owned() }),
+        }
     }
 
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
@@ -265,12 +279,25 @@ impl Opening for OpeningDatabase<'_> {
         };
         let changes = vec![replace("entryCSN", csn.to_string()), replace("entryUUID", uuid.to_string())];
         let operation = Operation::Modify(LdapModifyRequest { dn: dn.to_owned(), changes });
+        // Each commit waits for the disk: many in one.
+        const TOUCHED_MAX: usize = 1_000;
+        let together = self.touched > 0 || self.transaction.begin()?;
         match self.transaction.apply(&Change { csn, uuid: *uuid, operation }) {
-            Outcome::Applied => Ok(()),
+            Outcome::Applied => {
+                self.touched += usize::from(together);
+                if self.touched >= TOUCHED_MAX { self.settle() } else { Ok(()) }
+            }
             Outcome::Refused(failure)
             | Outcome::Failed(failure)
             | Outcome::Temporary(failure)
             | Outcome::Alone(failure) => Err(failure),
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), Failure> {
+        match std::mem::take(&mut self.touched) {
+            0 => Ok(()),
+            _ => self.transaction.commit(),
         }
     }
 

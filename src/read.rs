@@ -53,12 +53,15 @@ impl Reader for SlapdReader {
         if states.unusable > 0 {
             warn!("{} entries have no entryUUID or no entryCSN, and were left out", states.unusable);
         }
-        match end {
-            0 => Ok(DumpEnd::Whole),
-            XS_DUMP_STOPPED => Ok(DumpEnd::Stopped),
-            XS_DUMP_YIELDED => Ok(DumpEnd::Yielded),
-            result => Err(failure(result)),
-        }
+        walked(end).map_err(failure)
+    }
+
+    fn scan(&mut self, each: &mut dyn FnMut(EntryUuid, Csn) -> bool) -> Result<DumpEnd, Failure> {
+        // SAFETY: `op` is valid, see `new`.
+        let end = unsafe {
+            scan(self.op, true, &mut |Stored { uuid, csn, .. }| csn.is_none_or(|csn| each(uuid, csn)))
+        };
+        end.map_err(failure)
     }
 
     fn must_yield(&self) -> bool {
@@ -72,16 +75,23 @@ fn failure(result: i32) -> Failure {
 }
 
 /// What `xsr_seen_entry` gets.
-type Each<'a> = &'a mut dyn FnMut(Stored<'_>);
+type Each<'a> = &'a mut dyn FnMut(Stored<'_>) -> bool;
 
-/// Shows every entry. Those without entryUUID are left out.
+/// Shows every entry, until `each` returns `false`. Those without entryUUID are left out. `in_pool`: on a thread of slapd's
+/// pool, which it may want back.
 ///
 /// # Safety
 /// `op` is valid.
-pub(crate) unsafe fn scan(op: *mut xs_op, mut each: Each<'_>) -> Result<(), i32> {
+pub(crate) unsafe fn scan(op: *mut xs_op, in_pool: bool, mut each: Each<'_>) -> Result<DumpEnd, i32> {
     // SAFETY: the caller's promise; `each` is only used by xsr_seen_entry during the call.
-    match unsafe { xs_scan_entries(op, (&raw mut each).cast()) } {
-        0 => Ok(()),
+    walked(unsafe { xs_scan_entries(op, c_int::from(in_pool), (&raw mut each).cast()) })
+}
+
+fn walked(end: c_int) -> Result<DumpEnd, i32> {
+    match end {
+        0 => Ok(DumpEnd::Whole),
+        XS_DUMP_STOPPED => Ok(DumpEnd::Stopped),
+        XS_DUMP_YIELDED => Ok(DumpEnd::Yielded),
         result => Err(result),
     }
 }
@@ -92,17 +102,18 @@ unsafe extern "C" fn xsr_seen_entry(
     dn: *const xs_bytes,
     uuid: *const xs_bytes,
     csn: *const xs_bytes,
-) {
-    guard("xsr_seen_entry", (), || {
+) -> c_int {
+    guard("xsr_seen_entry", 1, || {
         // SAFETY: `seen` is what `scan` passed in, used by nobody else during the call; the values are valid
         // during the call.
         let (each, dn, uuid, csn) = unsafe {
             (&mut *seen.cast::<Each<'_>>(), (*dn).as_slice(), (*uuid).as_slice(), (*csn).as_slice())
         };
-        if let (Ok(uuid), Ok(dn)) = (EntryUuid::parse(uuid), std::str::from_utf8(dn)) {
-            each(Stored { dn, uuid, csn: Csn::parse_stored(csn).ok() });
+        match (EntryUuid::parse(uuid), std::str::from_utf8(dn)) {
+            (Ok(uuid), Ok(dn)) => c_int::from(!each(Stored { dn, uuid, csn: Csn::parse_stored(csn).ok() })),
+            _ => 0,
         }
-    });
+    })
 }
 
 #[unsafe(no_mangle)]

@@ -620,7 +620,9 @@ int xs_txn_begin(xs_op *x)
 	Operation *op = x->op;
 
 	x->txn = NULL;
-	if (op->o_bd->bd_info->bi_op_txn == NULL || !overlays_take_transactions(x->db)) {
+	if (op->o_bd->bd_info->bi_op_txn == NULL
+		|| (op->o_bd->bd_info != x->db->on->on_info->oi_orig && !overlays_take_transactions(x->db)))
+	{
 		return 1;
 	}
 	if (op->o_bd->bd_info->bi_op_txn(op, SLAP_TXN_BEGIN, &x->txn) == 0) {

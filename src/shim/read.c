@@ -8,7 +8,8 @@ enum { PARENTS = 4096 };
 typedef struct reading {
 	xs_op *x;
 	void *seen;
-	unsigned long long *parents; /* a dump: hashes of DNs, 0 in an empty place; it ends early when slapd wants its thread back */
+	unsigned long long *parents; /* a dump: hashes of DNs, 0 in an empty place */
+	int may_yield;               /* it ends early when slapd wants its thread back */
 	int end;                     /* enum xs_dump_end */
 } reading;
 
@@ -29,24 +30,51 @@ static int search_all(xs_op *x, slap_callback *cb)
 	return rc == LDAP_NO_SUCH_OBJECT || rc == LDAP_REFERRAL ? LDAP_SUCCESS : rc; /* there is no suffix entry yet */
 }
 
-static int scan_response(Operation *op, SlapReply *rs)
+/* back-mdb ends a search whose entry could not be sent for this reason (back-mdb/search.c 1117-1134). */
+static int go_on(reading *r)
 {
-	if (rs->sr_type == REP_SEARCH) {
-		xs_bytes uuid = first_value(rs->sr_entry, slap_schema.si_ad_entryUUID);
-		xs_bytes csn = first_value(rs->sr_entry, slap_schema.si_ad_entryCSN);
-
-		xs_bytes dn = XS_OUT(rs->sr_entry->e_name);
-
-		xsr_seen_entry(op->o_callback->sc_private, &dn, &uuid, &csn);
+	if (r->end == XS_DUMP_WHOLE && r->may_yield && xs_must_yield(r->x)) {
+		r->end = XS_DUMP_YIELDED;
 	}
-	return LDAP_SUCCESS;
+	return r->end == XS_DUMP_WHOLE ? LDAP_SUCCESS : LDAP_UNAVAILABLE;
 }
 
-int xs_scan_entries(xs_op *x, void *seen)
+static int walk(reading *r, slap_callback *cb)
 {
-	slap_callback cb = { .sc_response = scan_response, .sc_private = seen };
+	int rc = search_all(r->x, cb);
 
-	return search_all(x, &cb);
+	if (r->end != XS_DUMP_WHOLE) {
+		return r->end;
+	}
+	if (rc != LDAP_SUCCESS && r->may_yield && xs_must_yield(r->x)) {
+		return XS_DUMP_YIELDED; /* slapd ends every search when it stops, and some when it pauses */
+	}
+	return rc;
+}
+
+static int scan_response(Operation *op, SlapReply *rs)
+{
+	reading *r = op->o_callback->sc_private;
+	xs_bytes uuid, csn, dn;
+
+	if (rs->sr_type != REP_SEARCH || r->end != XS_DUMP_WHOLE) {
+		return LDAP_SUCCESS;
+	}
+	uuid = first_value(rs->sr_entry, slap_schema.si_ad_entryUUID);
+	csn = first_value(rs->sr_entry, slap_schema.si_ad_entryCSN);
+	dn = XS_OUT(rs->sr_entry->e_name);
+	if (xsr_seen_entry(r->seen, &dn, &uuid, &csn)) {
+		r->end = XS_DUMP_STOPPED;
+	}
+	return go_on(r);
+}
+
+int xs_scan_entries(xs_op *x, int in_pool, void *seen)
+{
+	reading r = { .x = x, .seen = seen, .may_yield = in_pool };
+	slap_callback cb = { .sc_response = scan_response, .sc_private = &r };
+
+	return walk(&r, &cb);
 }
 
 /* The same as capture.c makes of an add. */
@@ -120,14 +148,7 @@ static int read_response(Operation *op, SlapReply *rs)
 	if ((r->parents != NULL && show_parents(r, op, e->e_id, &e->e_nname)) || show_state(r, op, e)) {
 		r->end = XS_DUMP_STOPPED;
 	}
-	if (r->end != XS_DUMP_WHOLE) {
-		return LDAP_UNAVAILABLE;
-	}
-	if (r->parents != NULL && xs_must_yield(r->x)) {
-		r->end = XS_DUMP_YIELDED;
-	}
-	/* back-mdb ends a search whose entry could not be sent for this reason (back-mdb/search.c 1117-1134). */
-	return r->end == XS_DUMP_WHOLE ? LDAP_SUCCESS : LDAP_UNAVAILABLE;
+	return go_on(r);
 }
 
 int xs_read_entry(xs_op *x, const xs_bytes *uuid, void *seen)
@@ -155,15 +176,8 @@ int xs_read_entry(xs_op *x, const xs_bytes *uuid, void *seen)
 int xs_dump(xs_op *x, void *seen)
 {
 	unsigned long long parents[PARENTS] = { 0 };
-	reading r = { .x = x, .seen = seen, .parents = parents };
+	reading r = { .x = x, .seen = seen, .parents = parents, .may_yield = 1 };
 	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
-	int rc = search_all(x, &cb);
 
-	if (r.end != XS_DUMP_WHOLE) {
-		return r.end;
-	}
-	if (rc != LDAP_SUCCESS && xs_must_yield(x)) {
-		return XS_DUMP_YIELDED; /* slapd ends every search when it stops, and some when it pauses */
-	}
-	return rc;
+	return walk(&r, &cb);
 }

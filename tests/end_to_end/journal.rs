@@ -1,5 +1,6 @@
 //! The journal's file: where it is, and what becomes of a server whose journal is gone, of no use, or fails.
 
+use crate::PATIENCE;
 use crate::meanwhile::{assert_travels, count, end_of};
 use crate::steps::{add_person, group_with, settle, wait_entry};
 use crate::transactions::failing_disk;
@@ -133,5 +134,70 @@ fn a_journal_that_fails_takes_no_write_and_no_replication_with_it() {
     fs::remove_file(&switch).unwrap();
     group.servers[0].restart().unwrap();
     settle(&group);
+    assert_whole(&mut group, "after");
+}
+
+/// What the log says when a journal was made from a database in use.
+const AGAIN: &str = "there is a journal again";
+
+#[test]
+fn a_journal_that_failed_is_made_anew_while_slapd_runs() {
+    let lab = LabDir::new().unwrap();
+    let (switch, mut environment) = failing_disk(&lab);
+    environment.push(("DISK_FAILS_FOR".to_owned(), "/a/db-0/xmppsync/".to_owned()));
+    let mut options = options(2);
+    options.slapd.environment = environment;
+    let mut group = group_with(options);
+    let mut ldap = group.servers[0].ldap().unwrap();
+    let [victim, changed] = ["victim", "changed"].map(|name| add_person(&mut ldap, name));
+    settle(&group);
+    group.servers[1].stop().unwrap();
+    fs::write(&switch, "").unwrap();
+    for number in 0..20 {
+        add_person(&mut ldap, &format!("without{number}"));
+    }
+    ldap.delete(&victim).unwrap();
+    group.servers[0].wait_log("the journal failed", PATIENCE).unwrap();
+    fs::remove_file(&switch).unwrap();
+    // No moment is without a write until it is there, and after that.
+    let mut number = 0;
+    while !group.servers[0].run_log().contains(AGAIN) {
+        if number % 20 == 0 {
+            add_person(&mut ldap, &format!("meanwhile{number}"));
+        }
+        ldap.replace(&changed, "description", &[&number.to_string()]).unwrap();
+        number += 1;
+        assert!(number < 100_000, "{}", end_of(&group.servers[0].run_log()));
+    }
+    add_person(&mut ldap, "with");
+    group.servers[1].start().unwrap();
+    settle(&group);
+    assert_eq!(lines(&group.servers[0]).len(), 2, "{:#?}", lines(&group.servers[0]));
+    assert_eq!(mode(&journal(&group.servers[0])), 0o600);
+    // It is one like any other.
+    group.servers[0].restart().unwrap();
+    settle(&group);
+    assert_eq!(lines(&group.servers[0]), Vec::<String>::new());
+    assert_whole(&mut group, "after");
+}
+
+#[test]
+fn a_server_whose_journal_cannot_be_made_starts_without_and_has_one_later() {
+    let mut group = group_with(options(2));
+    let directory = journal(&group.servers[0]).parent().unwrap().to_owned();
+    group.servers[0].stop().unwrap();
+    // Nothing can be made below a file.
+    fs::remove_dir_all(&directory).unwrap();
+    fs::write(&directory, "").unwrap();
+    let missed = add_person(&mut group.servers[1].ldap().unwrap(), "missed");
+    group.servers[0].start().unwrap();
+    let said = lines(&group.servers[0]);
+    assert!(said.len() == 1 && said[0].contains("served and replicated without a journal"), "{said:#?}");
+    wait_entry(&group.servers[0], &missed, true);
+    assert_travels(&group.servers[0], &group.servers[1], "from a");
+    assert_travels(&group.servers[1], &group.servers[0], "from b");
+    settle(&group);
+    fs::remove_file(&directory).unwrap();
+    group.servers[0].wait_log(AGAIN, PATIENCE).unwrap();
     assert_whole(&mut group, "after");
 }

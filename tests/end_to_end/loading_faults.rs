@@ -145,6 +145,21 @@ fn a_load_that_was_killed_begins_anew_and_keeps_nothing_that_is_gone() {
     assert!(!group.servers[1].run_log().contains("was not finished"), "{}", group.servers[1].run_log());
 }
 
+/// The journal failed, or was made anew, during the load: it does not know of that any more.
+#[test]
+fn a_load_that_was_killed_begins_anew_without_the_journal_of_its_beginning() {
+    let mut group = begun(2);
+    group.servers[1].kill9().unwrap();
+    let journal = group.servers[1].database_dir(0).join("xmppsync");
+    fs::remove_file(journal.join("journal.redb")).unwrap();
+    assert!(journal.join("loading").exists());
+    group.servers[1].start().unwrap();
+    group.servers[1].wait_log("an initial load was not finished", PATIENCE).unwrap();
+    wait_loaded(&group.servers[1]);
+    settle(&group);
+    assert!(!journal.join("loading").exists());
+}
+
 /// The whole file was there and many of its entries still waited for their transaction; the journal said already that the
 /// load was done, and the next start took the vector from the entries that had been written.
 #[test]

@@ -356,3 +356,22 @@ fn a_restored_server_without_journal_that_is_written_to_before_it_meets_the_othe
         server.slapadd(SUFFIX, backup, true).unwrap();
     });
 }
+
+/// Each of them gets a new CSN in the database before slapd serves it.
+#[test]
+fn ten_thousand_entries_that_slapadd_brought_do_not_hold_up_the_start() {
+    const START_MAX: Duration = Duration::from_secs(20);
+    let mut group = group(1);
+    group.servers[0].stop().unwrap();
+    let people: String = (0..10_000).map(|number| person_ldif(&format!("p{number}"))).collect();
+    group.servers[0].slapadd(SUFFIX, &people, true).unwrap();
+    let begun = Instant::now();
+    group.servers[0].start().unwrap();
+    let took = begun.elapsed();
+    let log = group.servers[0].run_log();
+    assert_eq!(count(&log, "10000 changes are sent now"), 1, "{}", end_of(&log));
+    assert!(took < START_MAX, "{took:?}");
+    // They are durable, and each has a CSN of this server.
+    group.servers[0].kill9().unwrap();
+    assert!(!group.servers[0].slapcat(SUFFIX).unwrap().contains("#000#"));
+}

@@ -64,6 +64,14 @@ impl Journal {
         open::open(dir, suffix)
     }
 
+    /// Makes a journal for a database that is in use; what is there is set aside, it is of an earlier time.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn anew(dir: &Path, suffix: &str) -> Result<Journal, JournalError> {
+        open::anew(dir, suffix)
+    }
+
     pub(crate) fn new(path: PathBuf, database: Database, state: State) -> Journal {
         Journal { path, database, state, poisoned: OnceCell::new(), buffer: Vec::new() }
     }
@@ -235,6 +243,16 @@ impl Journal {
         // It may fail or not: the file is of no use any more.
         let _ = store::guarded(|| Ok(database.close()?));
         open::set_aside(&path)
+    }
+
+    /// Closes the file and removes it: nothing in it is of use.
+    ///
+    /// # Errors
+    /// What the system said to the removing.
+    pub fn discard(self) -> io::Result<()> {
+        let Journal { path, database, .. } = self;
+        let _ = store::guarded(|| Ok(database.close()?));
+        std::fs::remove_file(&path)
     }
 
     pub(crate) fn read<T>(

@@ -15,7 +15,7 @@
 //!
 //! Reading order: [`Journal`] (opening, reading, closing), [`Record`] and [`Journal::write`], [`Journal::changes`],
 //! [`Journal::trim`]; then the file: `open`, `store`, `state`, and the bytes: `key`, [`codec`], `peer`.
-//! [`limits`] has every limit.
+//! [`limits`] has every limit. [`loading`] is a mark beside the file.
 #![forbid(unsafe_code)]
 
 pub mod codec;
@@ -23,6 +23,7 @@ mod error;
 mod journal;
 mod key;
 pub mod limits;
+pub mod loading;
 mod open;
 mod page;
 mod peer;

@@ -3,7 +3,9 @@
 use crate::error::{Fault, JournalError};
 use crate::journal::{Journal, Opened};
 use crate::limits::{ASIDE_FILES_MAX, CACHE_BYTES};
-use crate::state::{FORMAT, KEY_CLEAN, KEY_FORMAT, KEY_LOADING, KEY_SUFFIX, State, number, put_number};
+use crate::state::{
+    FORMAT, KEY_CLEAN, KEY_FORMAT, KEY_INCOMPLETE, KEY_LOADING, KEY_SUFFIX, State, number, put_number,
+};
 use crate::store::{self, STATE};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableTable, StorageBackend, TableHandle, WriteTransaction};
@@ -47,8 +49,34 @@ pub(crate) fn open(dir: &Path, suffix: &str) -> Result<(Journal, Opened), Journa
             let (journal, _) = journal(path, found);
             Ok((journal, Opened::Replaced { aside, why }))
         }
-        Err(Unopened::Hopeless(error)) => Err(error),
-        Err(Unopened::Unusable(why)) => Err(hopeless(io::Error::other(why))),
+        Err(problem) => Err(abandon(&path, problem)),
+    }
+}
+
+/// A new journal, whatever is there. What comes to nothing leaves no file behind.
+pub(crate) fn anew(dir: &Path, suffix: &str) -> Result<Journal, JournalError> {
+    let hopeless = |source| JournalError::Directory { path: dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir).map_err(hopeless)?;
+    let path = dir.join(FILE);
+    if fs::symlink_metadata(&path).is_ok() {
+        set_aside(&path).map_err(hopeless)?;
+    }
+    match open_file(&path, suffix) {
+        Ok(found) => Ok(journal(path, found).0),
+        Err(problem) => Err(abandon(&path, problem)),
+    }
+}
+
+/// What is left of a new file that came to nothing is no journal that anybody would keep.
+fn abandon(path: &Path, problem: Unopened) -> JournalError {
+    // There may be none.
+    let _ = fs::remove_file(path);
+    let directory = path.parent().unwrap_or(Path::new("."));
+    match problem {
+        Unopened::Hopeless(error) => error,
+        Unopened::Unusable(why) => {
+            JournalError::Directory { path: directory.to_owned(), source: io::Error::other(why) }
+        }
     }
 }
 
@@ -101,6 +129,9 @@ fn take_over(transaction: &WriteTransaction, suffix: &str) -> Result<(State, Ope
     let whose = table.get(KEY_SUFFIX)?.map(|value| value.value().to_vec()).unwrap_or_default();
     if whose != suffix.as_bytes() {
         return Err(Fault::Foreign(format!("it is the journal of {:?}", String::from_utf8_lossy(&whose))));
+    }
+    if table.get(KEY_INCOMPLETE)?.is_some() {
+        return Err(Fault::Foreign("it was not whole yet when slapd ended".to_owned()));
     }
     let state = State::load(&table)?;
     let clean = table.remove(KEY_CLEAN)?.map(|value| value.value().to_vec());
@@ -187,6 +218,6 @@ fn aside_numbers(directory: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

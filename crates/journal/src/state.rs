@@ -21,6 +21,8 @@ pub(crate) const KEY_LOADING: StateKey = (0, 3);
 pub(crate) const KEY_GENERATION: StateKey = (0, 6);
 /// There while it is not mended that the database was put back.
 pub(crate) const KEY_PUT_BACK: StateKey = (0, 7);
+/// There while the inventory is being taken from a database that is in use.
+pub(crate) const KEY_INCOMPLETE: StateKey = (0, 8);
 /// Bytes of all changes with their keys.
 pub(crate) const KEY_BYTES: StateKey = (0, 4);
 /// Seconds since 1970.

@@ -6,7 +6,7 @@ use crate::journal::Journal;
 use crate::key::{change_key, pack, unpack};
 use crate::limits::{CHANGE_BYTES_MAX, SET_ASIDES_MAX};
 use crate::peer::{self, Peer, SetAside};
-use crate::state::{KEY_GENERATION, KEY_LOADING, KEY_PUT_BACK, State};
+use crate::state::{KEY_GENERATION, KEY_INCOMPLETE, KEY_LOADING, KEY_PUT_BACK, State, StateKey};
 use crate::store::{CHANGES, INVENTORY, PEERS, SET_ASIDES, STATE, TOMBSTONES, TOMBSTONES_BY_TIME, Uuid};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use std::sync::Arc;
@@ -66,6 +66,8 @@ pub enum Record {
     Floor(Csn),
     /// The database's vector covers these CSNs, which were not necessarily seen.
     Unseen(Span),
+    /// [`Floor`](Record::Floor), unless the head has come that far: the changes are here then.
+    Reached(Csn),
     /// The journal cannot know of deletes before this time, in seconds since 1970: said of a new journal beside a
     /// database that is not. Never moves back.
     TombstonesSince(u64),
@@ -79,6 +81,8 @@ pub enum Record {
     ClearedAside(Csn),
     /// An initial load goes on, and how to resume it; or it is finished.
     Loading(Option<Vec<u8>>),
+    /// The inventory is being taken, or is whole. A journal that was left before that is of no use at the next opening.
+    Incomplete(bool),
 }
 
 impl Journal {
@@ -127,14 +131,8 @@ impl<'txn> Writer<'txn> {
             Record::Gone { uuid, csn, at } => self.inventory()?.gone(*uuid, *csn, *at),
             Record::Is { uuid, csn } => self.inventory()?.is(*uuid, *csn),
             Record::Forget { uuid } => self.inventory()?.forget(*uuid),
-            Record::PutBack(yes) => {
-                let mut table = self.transaction.open_table(STATE)?;
-                match yes {
-                    true => table.insert(KEY_PUT_BACK, [].as_slice())?,
-                    false => table.remove(KEY_PUT_BACK)?,
-                };
-                Ok(())
-            }
+            Record::PutBack(yes) => self.mark(KEY_PUT_BACK, yes.then_some(&[])),
+            Record::Incomplete(yes) => self.mark(KEY_INCOMPLETE, yes.then_some(&[])),
             Record::Generation(bytes) => {
                 self.transaction.open_table(STATE)?.insert(KEY_GENERATION, bytes.as_slice())?;
                 Ok(())
@@ -150,6 +148,13 @@ impl<'txn> Writer<'txn> {
             }
             Record::Unseen(span) => {
                 self.state.unseen.add(*span);
+                Ok(())
+            }
+            Record::Reached(csn) => {
+                if !self.state.head.covers(*csn) {
+                    self.state.floor.advance(*csn);
+                    self.state.head.advance(*csn);
+                }
                 Ok(())
             }
             Record::TombstonesSince(time) => {
@@ -170,15 +175,17 @@ impl<'txn> Writer<'txn> {
                 self.transaction.open_table(SET_ASIDES)?.remove(&pack(*csn))?;
                 Ok(())
             }
-            Record::Loading(mark) => {
-                let mut table = self.transaction.open_table(STATE)?;
-                match mark {
-                    Some(mark) => table.insert(KEY_LOADING, mark.as_slice())?,
-                    None => table.remove(KEY_LOADING)?,
-                };
-                Ok(())
-            }
+            Record::Loading(mark) => self.mark(KEY_LOADING, mark.as_deref()),
         }
+    }
+
+    fn mark(&mut self, key: StateKey, mark: Option<&[u8]>) -> Result<(), Fault> {
+        let mut table = self.transaction.open_table(STATE)?;
+        match mark {
+            Some(mark) => table.insert(key, mark)?,
+            None => table.remove(key)?,
+        };
+        Ok(())
     }
 
     fn change(&mut self, boot: BootId, seq: u64, change: &Change) -> Result<(), Fault> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tempfile::TempDir;
-use xmppsync_journal::{Journal, JournalError, Opened, Record};
+use xmppsync_journal::{Journal, JournalError, Opened, Record, loading};
 use xmppsync_replica::EntryUuid;
 
 const SUFFIX: &str = "dc=example,dc=org";
@@ -113,4 +113,58 @@ fn a_file_as_kill_leaves_it_has_everything() {
     let (copy, opened) = Journal::open(crashed.path(), SUFFIX).unwrap();
     assert_eq!(opened, Opened::Existing { clean: None, loading: None });
     assert_eq!(copy.inventory_len().unwrap(), journal.inventory_len().unwrap());
+}
+
+#[test]
+fn a_journal_made_anew_sets_aside_what_is_there_and_a_failed_attempt_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    made(dir.path());
+    let journal = Journal::anew(dir.path(), SUFFIX).unwrap();
+    assert_eq!(journal.inventory_len().unwrap(), 0);
+    assert!(dir.path().join("journal.redb.aside-1").exists());
+    journal.discard().unwrap();
+    assert!(!dir.path().join("journal.redb").exists());
+    fs::write(dir.path().join("file"), "").unwrap();
+    Journal::anew(&dir.path().join("file"), SUFFIX).unwrap_err();
+}
+
+#[test]
+fn a_journal_that_was_left_before_it_was_whole_is_of_no_use() {
+    let dir = TempDir::new().unwrap();
+    let mut journal = Journal::anew(dir.path(), SUFFIX).unwrap();
+    journal.write(&[Record::Incomplete(true), Record::TombstonesSince(1)]).unwrap();
+    drop(journal);
+    assert!(replaced(dir.path(), SUFFIX).contains("not whole"));
+    let (mut journal, _) = Journal::open(dir.path(), SUFFIX).unwrap();
+    journal.write(&[Record::Incomplete(true)]).unwrap();
+    journal.write(&[Record::Incomplete(false)]).unwrap();
+    drop(journal);
+    assert_eq!(Journal::open(dir.path(), SUFFIX).unwrap().1, Opened::Existing { clean: None, loading: None });
+}
+
+#[test]
+fn what_was_reached_without_its_changes_moves_the_floor_only_where_the_head_is_behind() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), SUFFIX).unwrap();
+    let csn = |second: u32, server: u32| {
+        let text = format!("202611222359{second:02}.000000Z#000000#{server:03x}#000000");
+        text.parse::<xmppsync_replica::Csn>().unwrap()
+    };
+    journal.write(&[Record::Head(csn(5, 1))]).unwrap();
+    journal.write(&[Record::Reached(csn(4, 1)), Record::Reached(csn(4, 2))]).unwrap();
+    assert_eq!(journal.floor().iter().collect::<Vec<_>>(), [csn(4, 2)]);
+    assert_eq!(journal.head().iter().collect::<Vec<_>>(), [csn(5, 1), csn(4, 2)]);
+}
+
+#[test]
+fn an_unfinished_load_is_known_without_a_journal() {
+    let dir = TempDir::new().unwrap();
+    assert!(!loading::is_noted(dir.path()));
+    loading::forget(dir.path()).unwrap();
+    loading::note(dir.path()).unwrap();
+    loading::note(dir.path()).unwrap();
+    assert!(loading::is_noted(dir.path()));
+    loading::forget(dir.path()).unwrap();
+    assert!(!loading::is_noted(dir.path()));
+    loading::note(&dir.path().join("missing")).unwrap_err();
 }

@@ -35,6 +35,8 @@ pub(crate) struct Answers {
     /// Where the journal is, and snapshots are put.
     dir: PathBuf,
     places: Arc<Semaphore>,
+    loads: Arc<Semaphore>,
+    files: Arc<Semaphore>,
     comparisons: Arc<Mutex<Vec<Open>>>,
     /// The parts of the large change that was asked for last.
     parts: Arc<Mutex<Option<Parts>>>,
@@ -61,14 +63,17 @@ impl Looked {
 /// A comparison that a peer has begun.
 struct Open {
     session: Session,
-    set: Arc<EntrySet>,
+    /// `None` while it is being taken from the journal.
+    set: Option<Arc<EntrySet>>,
     touched: Instant,
 }
 
 impl Answers {
     pub(crate) fn new(shared: Arc<Shared>, group: Arc<Group>, dir: PathBuf) -> Answers {
-        let places = Arc::new(Semaphore::new(limits::ANSWERS_MAX));
-        Answers { shared, group, dir, places, comparisons: Arc::default(), parts: Arc::default() }
+        let [places, loads, files] = [limits::ANSWERS_MAX, limits::LOADS_MAX, limits::FILES_MAX]
+            .map(|places| Arc::new(Semaphore::new(places)));
+        let (comparisons, parts) = (Arc::default(), Arc::default());
+        Answers { shared, group, dir, places, loads, files, comparisons, parts }
     }
 
     /// The future that answers a request.
@@ -80,18 +85,22 @@ impl Answers {
     ) -> impl Future<Output = ()> + Send + use<> {
         let this = self.clone();
         async move {
-            let request = match request {
+            let places = match request {
+                Payload::LoadRequest(_) => &this.loads,
+                Payload::FileRequest(_) => &this.files,
+                _ => &this.places,
+            };
+            let Ok(_place) = places.try_acquire() else {
+                told(reply.error(DefinedCondition::ResourceConstraint, "too many ask at the same time"));
+                return;
+            };
+            let answer = match request {
                 Payload::LoadRequest(request) => return this.load(from, &request, reply).await,
                 Payload::FileRequest(request) => return this.file(from, request, reply).await,
-                other => other,
-            };
-            let place = Arc::clone(&this.places).try_acquire_owned();
-            let answer = match (place, request) {
-                (Err(_), _) => busy("too many ask at the same time"),
-                (_, Payload::Pull(pull)) => this.page(pull).await,
-                (_, Payload::Reconcile(question)) => this.compare(question).await,
-                (_, Payload::Fetch(fetch)) => this.entries(fetch).await,
-                (_, Payload::Entries(offer)) => this.take(&from, offer).await,
+                Payload::Pull(pull) => this.page(pull).await,
+                Payload::Reconcile(question) => this.compare(question).await,
+                Payload::Fetch(fetch) => this.entries(fetch).await,
+                Payload::Entries(offer) => this.take(&from, offer).await,
                 _ => Err((DefinedCondition::FeatureNotImplemented, "this cannot be asked for".to_owned())),
             };
             told(match answer {
@@ -204,24 +213,18 @@ impl Answers {
     }
 
     async fn open(&self, session: Session) -> Result<Arc<EntrySet>, Refusal> {
-        {
-            let mut open = lock(&self.comparisons);
-            open.retain(|open| open.touched.elapsed() < limits::COMPARISON_TIMEOUT);
-            // Who has learned all that differs does not say so; somebody else needs the place.
-            let idle = |open: &Open| open.touched.elapsed() > limits::COMPARISON_PAUSE;
-            if open.len() >= limits::COMPARISONS_MAX
-                && let Some(place) = open.iter().position(idle)
-            {
-                open.remove(place);
-            }
-            if open.len() >= limits::COMPARISONS_MAX {
-                return busy("other servers are comparing their entries with this one");
-            }
+        if !reserve(&mut lock(&self.comparisons), session) {
+            return busy("other servers are comparing their entries with this one");
         }
-        let Some(set) = heal::inventory(&self.shared).await.map(Arc::new) else { return no_journal() };
+        let set = heal::inventory(&self.shared).await.map(Arc::new);
         let mut open = lock(&self.comparisons);
-        open.push(Open { session, set: Arc::clone(&set), touched: Instant::now() });
-        Ok(set)
+        match &set {
+            Some(set) => open.iter_mut().filter(|open| open.session == session).for_each(|open| {
+                (open.set, open.touched) = (Some(Arc::clone(set)), Instant::now());
+            }),
+            None => open.retain(|open| open.session != session),
+        }
+        set.map_or_else(no_journal, Ok)
     }
 
     fn find(&self, session: Session) -> Result<Arc<EntrySet>, Refusal> {
@@ -231,7 +234,7 @@ impl Answers {
             (DefinedCondition::ItemNotFound, "this comparison is not known (any more)".to_owned())
         })?;
         found.touched = Instant::now();
-        Ok(Arc::clone(&found.set))
+        found.set.clone().map_or_else(|| busy("the entries are being listed"), Ok)
     }
 
     /// Entries as they are, as many as fit.
@@ -339,6 +342,27 @@ impl Answers {
     }
 }
 
+/// Takes a place for a comparison, before the set of entries is: that takes a while, and others ask meanwhile.
+fn reserve(open: &mut Vec<Open>, session: Session) -> bool {
+    if open.iter().any(|open| open.session == session && open.set.is_none()) {
+        return false;
+    }
+    // The same one again begins anew.
+    open.retain(|open| open.session != session && open.touched.elapsed() < limits::COMPARISON_TIMEOUT);
+    // Who has learned all that differs does not say so; somebody else needs the place.
+    let idle = |open: &Open| open.set.is_some() && open.touched.elapsed() > limits::COMPARISON_PAUSE;
+    if open.len() >= limits::COMPARISONS_MAX
+        && let Some(place) = open.iter().position(idle)
+    {
+        open.remove(place);
+    }
+    if open.len() >= limits::COMPARISONS_MAX {
+        return false;
+    }
+    open.push(Open { session, set: None, touched: Instant::now() });
+    true
+}
+
 /// The reference to a batch's first change, if that is too large even for parts.
 pub(crate) fn large(batch: &Batch) -> Option<Large> {
     let change = batch.changes.first()?;
@@ -402,4 +426,26 @@ fn up_to_a_page(batches: Vec<Batch>) -> (Vec<Batch>, bool) {
         }
     }
     (taken, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_has_its_place_before_its_entries_are_listed() {
+        let [first, second, third] = [1, 2, 3].map(Session::new);
+        let mut open = Vec::new();
+        assert!(reserve(&mut open, first) && reserve(&mut open, second));
+        assert!(!reserve(&mut open, third), "all places are taken");
+        assert!(!reserve(&mut open, first), "it is being listed already");
+        open[0].set = Some(Arc::new(EntrySet::new(Vec::new()).unwrap()));
+        assert!(reserve(&mut open, first), "it begins anew");
+        // Only one that was listed can be idle.
+        let long_ago = Instant::now().checked_sub(limits::COMPARISON_PAUSE * 2).unwrap();
+        open.iter_mut().for_each(|open| open.touched = long_ago);
+        assert!(!reserve(&mut open, third));
+        open.iter_mut().for_each(|open| open.set = Some(Arc::new(EntrySet::new(Vec::new()).unwrap())));
+        assert!(reserve(&mut open, third) && open.len() == limits::COMPARISONS_MAX);
+    }
 }

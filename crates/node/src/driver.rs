@@ -10,6 +10,7 @@ use crate::incoming::{Incoming, Want};
 use crate::limits;
 use crate::opening::Found;
 use crate::outgoing::Outgoing;
+use crate::reads::{self, Read};
 use crate::replica::ReplicaConfig;
 use crate::shared::{Shared, lock};
 use comparing::{Comparing, Why};
@@ -56,6 +57,8 @@ struct Running<'a> {
     answering: JoinSet<()>,
     comparing: Comparing,
     load: Load,
+    /// When to ask again for a thread that reads the database for a new journal.
+    next_scan: Option<Instant>,
 }
 
 impl Driver {
@@ -121,6 +124,7 @@ impl Driver {
             answering: JoinSet::new(),
             comparing: Comparing::new(self.found.compare, self.first_check()),
             load: Load::new(self.found.loading),
+            next_scan: None,
             driver: self,
             group,
             outgoing,
@@ -221,6 +225,7 @@ impl Running<'_> {
         self.settle_load();
         let load = self.begin_load(now);
         driver.shared.snapshots.expire();
+        let scan = self.fill_journal(now);
         let check = self.check(now);
         if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
             driver.shared.store.set_needed(needed);
@@ -230,7 +235,21 @@ impl Running<'_> {
         let stored = self.outgoing.store_for(absent, &self.group, now);
         let apply = self.incoming.submit(&driver.shared, &*driver.database, now);
         let card = self.outgoing.refresh_card(&self.group, &driver.shared, &driver.config, now);
-        [collect, send, pull, load, check, stored, apply, card].into_iter().flatten().min()
+        [collect, send, pull, load, check, stored, apply, card, scan].into_iter().flatten().min()
+    }
+
+    /// Has the database read for a new journal. Returns when to look again: the host may have had no thread.
+    fn fill_journal(&mut self, now: Instant) -> Option<Instant> {
+        let shared = &self.driver.shared;
+        if let Some(scan) = shared.store.take_scan() {
+            reads::submit(shared, Read::Inventory(scan));
+        } else if self.next_scan.is_none_or(|due| now < due) {
+            return self.next_scan;
+        } else {
+            reads::ask_again(shared);
+        }
+        self.next_scan = shared.store.is_filling().then(|| now + limits::READ_PATIENCE);
+        self.next_scan
     }
 
     fn handle_event(&mut self, event: Event) {

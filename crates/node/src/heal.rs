@@ -249,11 +249,7 @@ impl Healer {
     /// What is missing before it is in no journal here: who lacks that too has to compare as well.
     async fn reach(&self, healed: &Healed) -> Result<(), HealError> {
         self.shared.add_unseen(&healed.unseen).await.ok_or(HealError::NoJournal)?;
-        let reached = healed.vector.clone();
-        self.shared.store.ask(move |journal| {
-            let behind = reached.iter().filter(|csn| !journal.head().covers(*csn));
-            journal.write(&behind.map(Record::Floor).collect::<Vec<_>>())
-        });
+        self.shared.store.write(healed.vector.iter().map(Record::Reached).collect());
         states::push(&self.shared, vec![Incoming::Reached(healed.vector.clone())]).await;
         Ok(())
     }

@@ -41,11 +41,16 @@ pub trait Opening {
     /// When the host makes none.
     fn new_csn(&mut self) -> Result<Csn, Failure>;
     /// Sets the entryCSN of the entry with this DN and entryUUID, and enters both in the indexes, which slapmodify does not
-    /// do.
+    /// do. It is durable after [`settle`](Self::settle).
     ///
     /// # Errors
     /// When the database cannot be written.
     fn touch(&mut self, dn: &str, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure>;
+    /// Makes durable what was touched.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    fn settle(&mut self) -> Result<(), Failure>;
     /// Which state of the database this is; `None` where that cannot be told.
     fn generation(&mut self) -> Option<Generation>;
 }
@@ -108,6 +113,11 @@ pub trait Reader {
     /// # Errors
     /// When the database cannot be read to its end.
     fn dump(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure>;
+    /// Shows every entry that has an entryCSN, until `each` returns `false`. What is written meanwhile may be seen or not.
+    ///
+    /// # Errors
+    /// When the database cannot be read to its end.
+    fn scan(&mut self, each: &mut dyn FnMut(EntryUuid, Csn) -> bool) -> Result<DumpEnd, Failure>;
     /// The host wants its thread back.
     fn must_yield(&self) -> bool;
 }

@@ -271,7 +271,7 @@ impl Incoming {
         shared: &Arc<Shared>,
         now: Instant,
     ) {
-        if pulled.answer.is_ok() && !lock(&shared.to_apply).has_room() {
+        if pulled.answer.is_ok() && !has_room(shared) {
             self.waiting = Some(pulled);
             return;
         }
@@ -336,7 +336,7 @@ impl Incoming {
         wanted: &mut Vec<Want>,
     ) -> Option<Instant> {
         if self.waiting.is_some()
-            && lock(&shared.to_apply).has_room()
+            && has_room(shared)
             && let Some(pulled) = self.waiting.take()
         {
             self.handle_pulled(group, pulled, shared, now);
@@ -385,9 +385,9 @@ impl Incoming {
         let (origin, boot, first) = (batch.origin, batch.boot, batch.first);
         let changes: Vec<Arc<Change>> = batch.changes.into_iter().map(Arc::new).collect();
         let work = changes.iter().cloned().map(Work::Change).collect();
-        if !lock(&shared.to_apply).push(work) {
+        if !shared.store.has_room() || !lock(&shared.to_apply).push(work) {
             warn!(
-                "more changes come than can be applied; those of server {origin} are asked for again later"
+                "more changes come than can be applied, or noted in the journal; those of server {origin} are asked for again later"
             );
             self.overflowed = true;
             return;
@@ -399,7 +399,7 @@ impl Incoming {
     /// Once everything that did fit is applied, the vector tells where to go on.
     fn resume(&mut self, shared: &Shared, now: Instant) {
         self.overflowed |= lock(&shared.to_apply).take_lost();
-        if self.overflowed && lock(&shared.to_apply).is_idle() {
+        if self.overflowed && shared.store.has_room() && lock(&shared.to_apply).is_idle() {
             self.overflowed = false;
             self.waiting = None;
             if self.inbox.is_held() {
@@ -468,6 +468,11 @@ impl Incoming {
         lock(&shared.to_apply).running = false;
         Some(now + limits::TEMPORARY_PAUSE)
     }
+}
+
+/// For what another page brings, in the queue to apply and in that to the journal. Every write to either wakes the driver.
+fn has_room(shared: &Shared) -> bool {
+    shared.store.has_room() && lock(&shared.to_apply).has_room()
 }
 
 /// Two databases that were begun apart never mix. One whose suffix entry was made anew knows all that the older one

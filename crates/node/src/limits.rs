@@ -55,6 +55,10 @@ pub const JOURNAL_RECORDS_MAX: usize = 4_000;
 pub const JOURNAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of changes that may wait for the journal before no more are taken from the clients' queue.
 pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Pause before a new journal is made from a database in use; it doubles with each attempt.
+pub const REBUILD_PAUSE: Duration = Duration::from_secs(5);
+/// Longest such pause. A journal that lasted longer than this ends their growing.
+pub const REBUILD_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// How often the state of the database's file is noted in the journal.
 pub const GENERATION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the journal is looked through for what is too old.
@@ -67,6 +71,10 @@ pub const JOURNAL_EXCESS_PART: u64 = 8;
 pub const TRIM_PAUSE: Duration = Duration::from_millis(50);
 /// Pulls that are answered at one time; further ones are told that this replica is busy.
 pub const ANSWERS_MAX: usize = 8;
+/// Snapshots that are sent at one time; one transfer stays for single entries.
+pub const LOADS_MAX: usize = xmppsync_link::limits::TRANSFERS_OUT_MAX - 1;
+/// Single changes and entries that are made into files, and sent, at one time.
+pub const FILES_MAX: usize = xmppsync_link::limits::TRANSFERS_OUT_MAX;
 /// How long closing the journal may hold up slapd's end.
 pub const JOURNAL_CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Bytes of a message that is kept for an absent peer, on the wire.
@@ -99,6 +107,8 @@ pub const SPREAD_RETRY: Duration = Duration::from_secs(5);
 pub const SNAPSHOT_AGE: Duration = Duration::from_secs(300);
 /// How long a snapshot is kept for those who go on with it.
 pub const SNAPSHOT_KEPT: Duration = Duration::from_secs(1_800);
+/// How long nobody is given a snapshot after one could not be made: whoever wants one asks somebody else.
+pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(10);
 /// How hard zstd tries (1 to 22): beyond this it costs more time than the network saves.
 pub const SNAPSHOT_COMPRESSION: i32 = 3;
 /// How often a source is asked whether its snapshot is made.

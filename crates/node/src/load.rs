@@ -166,8 +166,7 @@ impl Loader {
 
     /// Durable before the first entry: what a stop in the middle leaves must not be taken for a whole database.
     async fn note_beginning(&self) -> Result<(), LoadError> {
-        let noted = self.shared.store.ask(|journal| journal.write(&[Record::Loading(Some(Vec::new()))]));
-        noted.await.map_err(|_| LoadError::NoJournal)
+        self.shared.store.note_loading().await.map_err(|_| LoadError::NoJournal)
     }
 
     /// Asks for the snapshot until it is made, then waits for its file.

@@ -8,8 +8,9 @@ use crate::heal::as_put;
 use crate::host::{Failure, Generation, Opening, Standing, Stored};
 use crate::store::now;
 use std::collections::HashSet;
-use tracing::{info, warn};
-use xmppsync_journal::{Journal, JournalError, Opened, Record};
+use std::path::Path;
+use tracing::{error, info, warn};
+use xmppsync_journal::{Journal, JournalError, Opened, Record, loading};
 use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Span, Unseen, Vector};
 
 /// What the comparison led to.
@@ -17,6 +18,8 @@ use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Span, Unseen
 pub(crate) struct Found {
     /// Everything up to here is in the database.
     pub(crate) vector: Vector,
+    /// What of that was not necessarily seen.
+    pub(crate) unseen: Unseen,
     /// The last change of this server that the journal knows: what it made later follows that.
     pub(crate) own_head: Option<Csn>,
     /// Changes of this server that nobody has heard of, in the order of their CSNs.
@@ -41,9 +44,52 @@ pub enum OpeningError {
 /// Records that are written together while comparing.
 const RECORDS_MAX: usize = 10_000;
 
+/// Opens the journal and compares. Whatever becomes of the journal, the database is served: without one if need be.
+pub(crate) fn open(
+    dir: &Path,
+    suffix: &str,
+    database: &mut dyn Opening,
+    own: ServerId,
+) -> Result<(Option<Journal>, Found), OpeningError> {
+    let loading = loading::is_noted(dir);
+    let problem = match Journal::open(dir, suffix) {
+        // Two servers, or two databases, that were given the same directory.
+        Err(problem @ JournalError::InUse(_)) => return Err(problem.into()),
+        Err(problem) => problem,
+        Ok((mut journal, opened)) => match compare(&mut journal, &opened, loading, database, own) {
+            Ok(found) => return Ok((Some(journal), found)),
+            Err(OpeningError::Journal(problem)) => {
+                // What cannot be set aside now is when the next one is made.
+                drop(journal.set_aside());
+                problem
+            }
+            Err(problem) => return Err(problem),
+        },
+    };
+    error!(
+        "{problem}. The database is served and replicated without a journal; one is made from the database as soon as that \
+         goes"
+    );
+    Ok((None, without_journal(loading, database, own)?))
+}
+
+/// What the database alone tells. Nobody can compare with it, so nobody is made to.
+fn without_journal(loading: bool, database: &mut dyn Opening, own: ServerId) -> Result<Found, OpeningError> {
+    let Standing { vector, guessed } = database.standing()?;
+    let unseen = unseen(&vector, own, guessed, database.new_csn()?);
+    let mut found = Found { own_head: vector.get(own), vector, unseen, loading, ..Found::default() };
+    if loading {
+        info!("an initial load was not finished; it begins anew");
+        found.vector = found.own_head.into_iter().collect();
+    }
+    Ok(found)
+}
+
+/// `loading`: an initial load was begun and has not ended, whatever the journal says.
 pub(crate) fn compare(
     journal: &mut Journal,
     opened: &Opened,
+    loading: bool,
     database: &mut dyn Opening,
     own: ServerId,
 ) -> Result<Found, OpeningError> {
@@ -51,6 +97,7 @@ pub(crate) fn compare(
     let generation = database.generation();
     let mut found = Found { vector, ..Found::default() };
     match opened {
+        _ if loading => half_loaded(journal, database, own, &mut found)?,
         Opened::Existing { clean: Some(clean), loading: None }
             if Generation::decode(clean).is_some_and(|clean| Some(clean) == generation) =>
         {
@@ -96,6 +143,7 @@ pub(crate) fn compare(
         journal.write(&[Record::Generation(generation.encode())])?;
     }
     let latest = found.unpublished.last().map(|change| change.csn);
+    found.unseen = journal.unseen().clone();
     found.own_head = if latest.is_some() { journal.head().get(own) } else { found.vector.get(own) };
     Ok(found)
 }
@@ -116,16 +164,18 @@ fn begin(
     guessed: bool,
     found: &mut Found,
 ) -> Result<(), OpeningError> {
-    let mut records: Vec<Record> = found.vector.iter().map(Record::Floor).collect();
-    let is_empty = records.is_empty();
+    let mut records = vec![Record::Incomplete(true)];
+    records.extend(found.vector.iter().map(Record::Floor));
+    let is_empty = records.len() == 1;
     if !is_empty {
         records.push(Record::TombstonesSince(now()));
     }
     take_inventory(journal, database, records)?;
-    if is_empty && journal.inventory_len()? == 0 {
-        return Ok(());
+    if !is_empty || journal.inventory_len()? > 0 {
+        begin_span(journal, database, own, guessed, found)?;
     }
-    begin_span(journal, database, own, guessed, found)
+    journal.write(&[Record::Incomplete(false)])?;
+    Ok(())
 }
 
 /// What this server made before may be gone, and others may have it: between the last of it that is here and what it makes from
@@ -139,12 +189,18 @@ fn begin_span(
     found: &mut Found,
 ) -> Result<(), OpeningError> {
     let until = database.new_csn()?;
-    let mut unseen = if guessed { Unseen::all(&found.vector) } else { Unseen::default() };
-    Span::new(found.vector.get(own), until).into_iter().for_each(|span| unseen.add(span));
-    let spans = unseen.iter().map(Record::Unseen);
-    journal.write(&spans.chain([Record::Floor(until)]).collect::<Vec<_>>())?;
+    let spans = unseen(&found.vector, own, guessed, until);
+    let records = spans.iter().map(Record::Unseen).chain([Record::Floor(until)]);
+    journal.write(&records.collect::<Vec<_>>())?;
     found.vector.advance(until);
     Ok(())
+}
+
+/// What a database at `vector` has not necessarily seen, although its next own change is later than `until`.
+fn unseen(vector: &Vector, own: ServerId, guessed: bool, until: Csn) -> Unseen {
+    let mut unseen = if guessed { Unseen::all(vector) } else { Unseen::default() };
+    Span::new(vector.get(own), until).into_iter().for_each(|span| unseen.add(span));
+    unseen
 }
 
 fn take_inventory(
@@ -176,8 +232,10 @@ fn half_loaded(
 ) -> Result<(), OpeningError> {
     info!("an initial load was not finished; it begins anew");
     found.loading = true;
-    found.vector = journal.head().get(own).into_iter().collect();
-    take_inventory(journal, database, Vec::new())
+    found.vector = journal.head().get(own).or(found.vector.get(own)).into_iter().collect();
+    let vector = found.vector.clone();
+    let noted = vector.iter().map(Record::Reached).chain([Record::Loading(Some(Vec::new()))]).collect();
+    take_inventory(journal, database, noted)
 }
 
 /// The database was put back to an earlier state, by slapadd of an older LDIF or a copy of its files.
@@ -294,6 +352,7 @@ fn catch_up(
             }
         }
     }
+    database.settle()?;
     journal.write(&records)?;
     found.unpublished.sort_by_key(|change| change.csn);
     let (own_changes, others) = (found.unpublished.len(), foreign);

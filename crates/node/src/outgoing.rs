@@ -104,7 +104,7 @@ impl Outgoing {
         now: Instant,
     ) -> Option<Instant> {
         self.hand_to_outbox(shared);
-        if shared.store.queued_bytes() > limits::JOURNAL_QUEUE_BYTES_MAX {
+        if !shared.store.has_room() {
             return None; // every write to the journal wakes the driver
         }
         self.take(shared);

@@ -4,6 +4,7 @@ use crate::host::Reader;
 use crate::limits;
 use crate::shared::{Shared, lock};
 use crate::snapshot::Draft;
+use crate::store::Scan;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use tokio::sync::oneshot;
@@ -16,6 +17,8 @@ pub(crate) enum Read {
     Entries(VecDeque<EntryUuid>, Vec<Option<Change>>, oneshot::Sender<Vec<Option<Change>>>),
     /// The whole database, into a file.
     Dump(Box<Draft>),
+    /// All entries, for a new journal.
+    Inventory(Scan),
 }
 
 /// What waits to be read.
@@ -57,6 +60,7 @@ fn step(read: Read, shared: &Shared, reader: &mut dyn Reader) -> Option<Read> {
                 None => Some(Read::Dump(draft)),
             };
         }
+        Read::Inventory(scan) => return scan.run(reader).map(Read::Inventory),
     };
     while let Some(uuid) = uuids.pop_front() {
         found.push(reader.read_entry(&uuid).unwrap_or_else(|problem| {

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tracing::{Span, info_span, warn};
 use xmpp_parsers::jid::BareJid;
-use xmppsync_journal::{Journal, Retention};
+use xmppsync_journal::Retention;
 use xmppsync_link::{GroupConfig, SessionConfig};
 use xmppsync_replica::{BootId, Change, EntryUuid, ServerId, Vector};
 use xmppsync_wire::Live;
@@ -120,17 +120,20 @@ impl Replica {
         database: &Arc<dyn Database>,
         opening: &mut dyn Opening,
     ) -> Result<(Arc<Shared>, opening::Found), OpenError> {
-        let (mut journal, opened) =
-            Journal::open(&config.keep.journal, &config.nsuffix).map_err(OpeningError::from)?;
-        let found = opening::compare(&mut journal, &opened, opening, config.server_id)?;
-        let unseen = journal.unseen().clone();
+        let (journal, found) =
+            opening::open(&config.keep.journal, &config.nsuffix, opening, config.server_id)?;
         snapshot::remove_leftovers(&config.keep.journal);
         let wake = Arc::new(Notify::new());
         let retention =
             Retention { age_seconds: config.keep.retention.as_secs(), bytes_max: config.keep.journal_size };
-        let store = StoreConfig { dir: config.keep.journal.clone(), retention };
-        let store = Store::start(journal, store, Arc::clone(database), Arc::clone(&wake))?;
-        let vector = found.vector.clone();
+        let store = StoreConfig {
+            dir: config.keep.journal.clone(),
+            nsuffix: config.nsuffix.clone(),
+            retention,
+            rebuild_pause: limits::REBUILD_PAUSE,
+        };
+        let (vector, unseen) = (found.vector.clone(), found.unseen.clone());
+        let store = Store::start(journal, store, &vector, &unseen, Arc::clone(database), Arc::clone(&wake))?;
         Ok((Arc::new(Shared::new(vector, unseen, store, Arc::clone(database), wake)), found))
     }
 

@@ -23,14 +23,17 @@ use xmppsync_wire::ldif::{LdifError, LdifWriter};
 /// The snapshot that there is, or is being made.
 #[derive(Default)]
 pub(crate) struct Snapshots {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 enum State {
     #[default]
     None,
-    Making,
+    /// The one with this id.
+    Making(String),
+    /// It could not be made, since then.
+    Failed(Instant),
     Ready(Ready),
 }
 
@@ -77,17 +80,21 @@ impl Snapshots {
                 return Answer::Ready(ready.what.clone(), file);
             }
         }
-        if matches!(*state, State::Making) {
-            reads::ask_again(shared);
-            return Answer::Wait;
+        match &*state {
+            State::Making(_) => {
+                reads::ask_again(shared);
+                return Answer::Wait;
+            }
+            State::Failed(at) if at.elapsed() < limits::SNAPSHOT_RETRY => return Answer::Empty,
+            _ => {}
         }
         let Some(dataset) = *lock(&shared.dataset) else { return Answer::Empty };
-        if let State::Ready(old) = std::mem::replace(&mut *state, State::Making) {
+        let vector = lock(&shared.vector).clone();
+        let draft = Draft::new(dataset, vector, lock(&shared.unseen).clone(), dir, &self.state);
+        if let State::Ready(old) = std::mem::replace(&mut *state, State::Making(draft.id.clone())) {
             remove(&old.path);
         }
         drop(state);
-        let vector = lock(&shared.vector).clone();
-        let draft = Draft::new(dataset, vector, lock(&shared.unseen).clone(), dir);
         reads::submit(shared, Read::Dump(Box::new(draft)));
         Answer::Wait
     }
@@ -101,7 +108,7 @@ impl Snapshots {
             }
             Err(problem) => {
                 warn!("no snapshot can be made for a peer: {problem}");
-                State::None
+                State::Failed(Instant::now())
             }
         };
     }
@@ -151,15 +158,23 @@ pub(crate) struct Draft {
     unseen: Unseen,
     path: PathBuf,
     writer: Option<Writer>,
+    /// Where it is waited for.
+    state: Arc<Mutex<State>>,
 }
 
 type Writer = LdifWriter<zstd::stream::write::Encoder<'static, Hashing>>;
 
 impl Draft {
-    fn new(dataset: EntryUuid, vector: Vector, unseen: Unseen, dir: &Path) -> Draft {
+    fn new(
+        dataset: EntryUuid,
+        vector: Vector,
+        unseen: Unseen,
+        dir: &Path,
+        state: &Arc<Mutex<State>>,
+    ) -> Draft {
         let id = format!("{:016x}", rand::random::<u64>());
         let path = dir.join(format!("{PREFIX}{id}.ldif.zst"));
-        Draft { id, dataset, vector, unseen, path, writer: None }
+        Draft { id, dataset, vector, unseen, path, writer: None, state: Arc::clone(state) }
     }
 
     /// Reads the database on a thread of the host. `None`: the host wanted the thread back; from the beginning again.
@@ -207,10 +222,14 @@ impl Draft {
 }
 
 impl Drop for Draft {
-    /// Also of one that the host's end cut off.
+    /// Also of one that the host's end, or a bug, cut off: another one can be made then.
     fn drop(&mut self) {
         if self.writer.is_some() {
             remove(&self.path);
+        }
+        let mut state = lock(&self.state);
+        if matches!(&*state, State::Making(id) if *id == self.id) {
+            *state = State::Failed(Instant::now());
         }
     }
 }
@@ -244,5 +263,39 @@ impl Write for Hashing {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_was_lost_while_it_was_made_is_waited_for_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::default();
+        let draft = || {
+            Draft::new(
+                EntryUuid::from_bytes([1; 16]),
+                Vector::default(),
+                Unseen::default(),
+                dir.path(),
+                &snapshots.state,
+            )
+        };
+        let (lost, next) = (draft(), draft());
+        *lock(&snapshots.state) = State::Making(lost.id.clone());
+        let path = lost.path.clone();
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let mut lost = lost;
+            lost.writer = begin(&lost.path).ok();
+            panic!("while it is made");
+        }));
+        assert!(panics.is_err() && !path.exists());
+        assert!(matches!(*lock(&snapshots.state), State::Failed(_)));
+        // What became of another one is not its business.
+        *lock(&snapshots.state) = State::Making("other".to_owned());
+        drop(next);
+        assert!(matches!(*lock(&snapshots.state), State::Making(_)));
     }
 }

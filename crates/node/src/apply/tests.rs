@@ -124,12 +124,17 @@ impl Rig {
         let dir = TempDir::new().unwrap();
         let (journal, _) = Journal::open(dir.path(), "dc=example").unwrap();
         let retention = Retention { age_seconds: u64::MAX, bytes_max: u64::MAX };
-        let (config, wake) = (StoreConfig { dir: dir.path().to_owned(), retention }, Arc::new(Notify::new()));
-        let store = Store::start(journal, config, Arc::new(Nothing), Arc::clone(&wake)).unwrap();
-        Rig {
-            shared: Shared::new(Vector::default(), Unseen::default(), store, Arc::new(Nothing), wake),
-            _dir: dir,
-        }
+        let config = StoreConfig {
+            dir: dir.path().to_owned(),
+            nsuffix: "dc=example".to_owned(),
+            retention,
+            rebuild_pause: Duration::from_secs(1),
+        };
+        let wake = Arc::new(Notify::new());
+        let (vector, unseen) = (Vector::default(), Unseen::default());
+        let store =
+            Store::start(Some(journal), config, &vector, &unseen, Arc::new(Nothing), Arc::clone(&wake));
+        Rig { shared: Shared::new(vector, unseen, store.unwrap(), Arc::new(Nothing), wake), _dir: dir }
     }
 
     fn push(&self, changes: impl IntoIterator<Item = Arc<Change>>) {

@@ -37,6 +37,10 @@ impl Opening for Fake {
         Ok(())
     }
 
+    fn settle(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     fn generation(&mut self) -> Option<Generation> {
         Some(self.generation)
     }
@@ -88,7 +92,7 @@ impl Lab {
     /// And writes something down before that.
     fn open_with(&self, database: &mut Fake, clean: bool, records: &[Record]) -> Found {
         let (mut journal, opened) = Journal::open(self.0.path(), "dc=x").unwrap();
-        let found = compare(&mut journal, &opened, database, ServerId::new(OWN).unwrap()).unwrap();
+        let found = compare(&mut journal, &opened, false, database, ServerId::new(OWN).unwrap()).unwrap();
         journal.write(records).unwrap();
         if clean {
             journal.close(&database.generation.encode()).unwrap();
@@ -241,4 +245,44 @@ fn an_empty_database_begins_without_anything_unseen() {
     let mut database = Fake { entries: vec![], vector: Vector::default(), ..three() };
     assert_eq!(lab.open(&mut database, true).vector, Vector::default());
     assert_eq!(lab.unseen(), Unseen::default());
+}
+
+#[test]
+fn a_database_without_a_journal_tells_by_itself_where_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nothing can be made below a file.
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (journal, found) = open(&file, "dc=x", &mut three(), ServerId::new(OWN).unwrap()).unwrap();
+    assert!(journal.is_none() && !found.loading && !found.compare);
+    assert_eq!((found.vector, found.own_head), (three().vector, Some(csn(1, OWN))));
+}
+
+#[test]
+fn a_journal_that_is_in_use_is_not_gone_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let _other = Journal::open(dir.path(), "dc=x").unwrap();
+    let opened = open(dir.path(), "dc=x", &mut three(), ServerId::new(OWN).unwrap());
+    assert!(matches!(opened, Err(OpeningError::Journal(JournalError::InUse(_)))));
+}
+
+/// The journal was lost, or made from the half filled database, while that was loaded.
+#[test]
+fn an_unfinished_load_is_begun_anew_whatever_became_of_the_journal() {
+    let own = ServerId::new(OWN).unwrap();
+    for spoil in ["", "lost", "made anew"] {
+        let lab = Lab::new();
+        loading::note(lab.0.path()).unwrap();
+        match spoil {
+            "lost" => std::fs::remove_file(lab.0.path().join("journal.redb")).unwrap(),
+            "made anew" => drop(Journal::anew(lab.0.path(), "dc=x").unwrap()),
+            _ => {}
+        }
+        for _ in 0..2 {
+            let (journal, found) = open(lab.0.path(), "dc=x", &mut three(), own).unwrap();
+            assert!(found.loading, "{spoil}");
+            assert!(found.vector.iter().all(|csn| csn.server_id() == own), "{spoil}");
+            drop(journal);
+        }
+    }
 }

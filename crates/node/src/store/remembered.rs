@@ -1,0 +1,55 @@
+//! What cannot be had from the database again, kept in memory for the next journal.
+
+use std::collections::BTreeMap;
+use xmppsync_journal::limits::SET_ASIDES_MAX;
+use xmppsync_journal::{Journal, Peer, Record, SetAside};
+use xmppsync_replica::{Csn, Unseen};
+
+/// Who the peers are, what was not seen, and which changes could not be applied: an entry that was refused here must not look
+/// deleted.
+#[derive(Default)]
+pub(super) struct Remembered {
+    peers: BTreeMap<String, Peer>,
+    set_asides: BTreeMap<Csn, SetAside>,
+    unseen: Unseen,
+    put_back: bool,
+}
+
+impl Remembered {
+    /// What is in a journal, as far as it can be read.
+    pub(super) fn of(journal: &Journal) -> Remembered {
+        let mut remembered = Remembered::default();
+        let peers = journal.peers().unwrap_or_default().into_iter().map(Record::Peer);
+        let set_asides = journal.set_asides().unwrap_or_default().into_iter().map(Record::SetAside);
+        let put_back = journal.is_put_back().unwrap_or_default();
+        let state = journal.unseen().iter().map(Record::Unseen).chain([Record::PutBack(put_back)]);
+        remembered.note(&peers.chain(set_asides).chain(state).collect::<Vec<_>>());
+        remembered
+    }
+
+    pub(super) fn note(&mut self, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::Peer(peer) => drop(self.peers.insert(peer.jid.clone(), peer.clone())),
+                Record::PeerRemoved(jid) => drop(self.peers.remove(jid)),
+                Record::SetAside(set_aside) => {
+                    self.set_asides.insert(set_aside.csn, set_aside.clone());
+                    if self.set_asides.len() as u64 > SET_ASIDES_MAX {
+                        self.set_asides.pop_first();
+                    }
+                }
+                Record::ClearedAside(csn) => drop(self.set_asides.remove(csn)),
+                Record::Unseen(span) => self.unseen.add(*span),
+                Record::PutBack(yes) => self.put_back = *yes,
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let peers = self.peers.values().cloned().map(Record::Peer);
+        let set_asides = self.set_asides.values().cloned().map(Record::SetAside);
+        let put_back = self.put_back.then_some(Record::PutBack(true));
+        peers.chain(set_asides).chain(self.unseen.iter().map(Record::Unseen)).chain(put_back)
+    }
+}
