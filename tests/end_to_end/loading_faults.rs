@@ -148,8 +148,9 @@ fn a_load_that_was_killed_begins_anew_and_keeps_nothing_that_is_gone() {
 /// The journal failed, or was made anew, during the load: it does not know of that any more.
 #[test]
 fn a_load_that_was_killed_begins_anew_without_the_journal_of_its_beginning() {
-    let mut group = begun(2);
+    let (mut group, hold) = begun();
     group.servers[1].kill9().unwrap();
+    hold.release();
     let journal = group.servers[1].database_dir(0).join("xmppsync");
     fs::remove_file(journal.join("journal.redb")).unwrap();
     assert!(journal.join("loading").exists());
