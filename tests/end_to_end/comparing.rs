@@ -210,6 +210,45 @@ fn subtrees_and_names_that_changed_hands_come_out_right_whatever_the_order() {
     assert_travels(&group.servers[1], &group.servers[0], "and back");
 }
 
+/// What differs is more than a comparison holds at once, and the parents are younger than their children.
+#[test]
+fn very_much_that_differs_comes_parents_before_children() {
+    const MANY: usize = 700;
+    const TEXT_BYTES: usize = 60_000;
+    let mut group = group(2);
+    settle(&group);
+    group.servers[1].stop().unwrap();
+    let mut ldap = group.servers[0].ldap().unwrap();
+    let unit = |ldap: &mut Ldap, name: &str, above: &str| {
+        let dn = format!("ou={name},{above}");
+        ldap.add(&dn, &[("objectClass", "organizationalUnit"), ("ou", name)]).unwrap();
+        dn
+    };
+    let old = unit(&mut ldap, "old", SUFFIX);
+    let text = "x".repeat(TEXT_BYTES);
+    for number in 0..MANY {
+        let uid = format!("p{number}");
+        let attributes = [
+            ("objectClass", "inetOrgPerson"),
+            ("uid", &uid),
+            ("cn", &uid),
+            ("sn", "Test"),
+            ("description", text),
+        ];
+        ldap.add(&format!("uid={uid},{old}"), &attributes).unwrap();
+    }
+    let young = unit(&mut ldap, "young", SUFFIX);
+    let younger = unit(&mut ldap, "younger", &young);
+    for number in 0..MANY {
+        ldap.rename(&format!("uid=p{number},{old}"), &format!("uid=p{number}"), Some(&younger)).unwrap();
+    }
+    wait_forgotten(&group.servers[0], &group.jid(1));
+    group.servers[1].start().unwrap();
+    settle_some(&group.servers);
+    assert_eq!(complaints(&group.servers[1]), "");
+    assert_travels(&group.servers[1], &group.servers[0], "and back");
+}
+
 #[test]
 fn three_servers_that_were_away_too_long_return_at_the_same_moment_and_none_waits_for_long() {
     let mut group = group(4);

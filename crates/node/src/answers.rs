@@ -52,7 +52,30 @@ struct Looked {
     known: BTreeMap<EntryUuid, Known>,
 }
 
+/// What an answer says of an entry.
+enum State {
+    Known(Change),
+    /// Too large for an answer.
+    Large,
+    Refused,
+    Absent,
+}
+
 impl Looked {
+    fn state(&mut self, uuid: &EntryUuid) -> State {
+        let known = self.known.get(uuid).copied().unwrap_or_default();
+        let entry = self.found.remove(uuid).map(heal::as_put);
+        let state = entry.or_else(|| known.tombstone.map(|csn| heal::tombstone(*uuid, csn)));
+        let max = limits::PAGE_PAYLOAD_BYTES_MAX - wire::ENTRIES_WRAPPING_BYTES;
+        match state {
+            Some(state) if encoded_size_estimate(&state) > max => State::Large,
+            Some(state) => State::Known(state),
+            // In the inventory and not found: what reads is at fault (an index), not the entry.
+            None if known.refused || known.entry.is_some() => State::Refused,
+            None => State::Absent,
+        }
+    }
+
     /// In the inventory and not in the database.
     fn is_contradictory(&self, uuid: &EntryUuid) -> bool {
         let is_listed = |known: &Known| known.entry.is_some() && !known.refused;
@@ -239,40 +262,31 @@ impl Answers {
 
     /// Entries as they are, as many as fit.
     async fn entries(&self, fetch: Fetch) -> Result<Element, Refusal> {
-        let Looked { mut found, known } = self.look_up(&fetch.uuids).await?;
         let bytes_max = (fetch.bytes_max as usize).min(limits::PAGE_PAYLOAD_BYTES_MAX);
         let mut entries = Entries::default();
         let mut bytes = wire::ENTRIES_WRAPPING_BYTES;
-        for uuid in fetch.uuids {
-            let known = known.get(&uuid).copied().unwrap_or_default();
-            let state = match (found.remove(&uuid), known.tombstone) {
-                (Some(entry), _) => heal::as_put(entry),
-                (None, Some(csn)) => heal::tombstone(uuid, csn),
-                (None, None) => {
-                    bytes += wire::UUID_ELEMENT_BYTES;
-                    // In the inventory and not found: what reads is at fault (an index), not the entry.
-                    if known.refused || known.entry.is_some() {
-                        entries.refused.push(uuid)
-                    } else {
-                        entries.absent.push(uuid)
-                    }
-                    continue;
+        // Not all that are asked for, of which a page has room for some.
+        for uuids in fetch.uuids.chunks(limits::LOOKED_UP_AT_ONCE) {
+            let mut looked = self.look_up(uuids).await?;
+            for uuid in uuids {
+                let state = looked.state(uuid);
+                bytes += match &state {
+                    State::Known(change) => encoded_size_estimate(change),
+                    _ => wire::UUID_ELEMENT_BYTES,
+                };
+                if bytes > bytes_max && entries.states().next().is_some() {
+                    entries.more = true;
+                    return written(&Payload::Entries(entries));
                 }
-            };
-            let size = encoded_size_estimate(&state);
-            if size > limits::PAGE_PAYLOAD_BYTES_MAX - wire::ENTRIES_WRAPPING_BYTES {
-                bytes += wire::UUID_ELEMENT_BYTES;
-                entries.large.push(uuid);
-                continue;
-            }
-            bytes += size;
-            if bytes > bytes_max && entries.states().next().is_some() {
-                entries.more = true;
-                break;
-            }
-            match state.operation {
-                Operation::Delete { .. } => entries.deletes.push(state),
-                _ => entries.puts.push(state),
+                match state {
+                    State::Known(change) => match change.operation {
+                        Operation::Delete { .. } => entries.deletes.push(change),
+                        _ => entries.puts.push(change),
+                    },
+                    State::Large => entries.large.push(*uuid),
+                    State::Refused => entries.refused.push(*uuid),
+                    State::Absent => entries.absent.push(*uuid),
+                }
             }
         }
         written(&Payload::Entries(entries))

@@ -4,9 +4,11 @@
 //! what is newer here. An entry that one side lacks is deleted on the other one only when a tombstone says so, or when the side
 //! that lacks it has seen that state of it: so it is offered to that side, which decides.
 
-use crate::files::{self, FileError};
+mod fetching;
+mod offering;
+
+use crate::files::FileError;
 use crate::limits;
-use crate::reads;
 use crate::shared::{Incoming, Seen, Shared, lock};
 use crate::states;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,7 @@ use xmppsync_link::{Group, RequestError};
 use xmppsync_replica::{
     Change, CompareError, Comparison, Csn, Differences, EntrySet, EntryUuid, Operation, Step, Unseen, Vector,
 };
-use xmppsync_wire::{Entries, Fetch, FileRequest, Payload, Reconcile, Session, WireError};
+use xmppsync_wire::{Payload, Reconcile, Session, WireError};
 
 /// Why a comparison came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -80,12 +82,8 @@ impl Healer {
         let Differences { here, there } = differences;
         let all: Vec<EntryUuid> = here.union(&there).copied().collect();
         let mut healed = Healed { vector, unseen, ..Healed::default() };
-        let (mut offers, mut taken) = (Offers::default(), Taken::default());
-        let fetched = self.fetch_all(&all, &mut offers, &mut taken, &mut healed).await;
-        // What has come is of use, whatever was to follow.
-        self.apply(&mut taken).await;
-        fetched?;
-        self.offer(offers, &mut healed).await?;
+        let offers = self.fetch_all(&all, &mut healed).await?;
+        self.offer_all(offers, &mut healed).await?;
         if lock(&self.shared.to_apply).losses() != losses {
             return Err(HealError::Lost);
         }
@@ -93,35 +91,6 @@ impl Healer {
             self.reach(&healed).await?;
         }
         Ok(healed)
-    }
-
-    async fn fetch_all(
-        &self,
-        mut asked: &[EntryUuid],
-        offers: &mut Offers,
-        taken: &mut Taken,
-        healed: &mut Healed,
-    ) -> Result<(), HealError> {
-        while !asked.is_empty() {
-            let chunk = &asked[..asked.len().min(xmppsync_wire::limits::FETCH_UUIDS_MAX)];
-            let entries = self.fetch(chunk).await?;
-            let answered = self.take(&entries, offers, taken, healed).await?;
-            let consumed = chunk.iter().take_while(|uuid| answered.contains(*uuid)).count();
-            // An answer that says nothing of anything would be asked for for ever.
-            if consumed == 0 {
-                return Err(HealError::Unexpected);
-            }
-            asked = &asked[consumed..];
-            if taken.bytes > limits::STATES_BYTES_MAX {
-                self.apply(taken).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn apply(&self, taken: &mut Taken) {
-        let Taken { states, .. } = std::mem::take(taken);
-        states::apply(&self.shared, states).await;
     }
 
     async fn compare(&self) -> Result<(Differences, Vector, Unseen), HealError> {
@@ -155,97 +124,6 @@ impl Healer {
         Ok(Payload::decode(&answer)?)
     }
 
-    async fn fetch(&self, uuids: &[EntryUuid]) -> Result<Entries, HealError> {
-        let fetch = Fetch { uuids: uuids.to_vec(), bytes_max: limits::ENTRIES_BYTES_MAX };
-        match self.request(Payload::Fetch(fetch)).await? {
-            Payload::Entries(entries) => Ok(entries),
-            _ => Err(HealError::Unexpected),
-        }
-    }
-
-    /// Decides what becomes of each entry; returns of which ones the answer said something.
-    async fn take(
-        &self,
-        entries: &Entries,
-        offers: &mut Offers,
-        taken: &mut Taken,
-        healed: &mut Healed,
-    ) -> Result<BTreeSet<EntryUuid>, HealError> {
-        let states: Vec<Change> = entries.states().cloned().collect();
-        let uuids: Vec<EntryUuid> =
-            states.iter().map(|change| change.uuid).chain(entries.absent.iter().copied()).collect();
-        let own = Seen::now(&self.shared);
-        let known = knowledge(&self.shared, uuids.clone()).await.ok_or(HealError::NoJournal)?;
-        let before = taken.states.len();
-        let nothing = Known::default();
-        for state in states {
-            let known = known.get(&state.uuid).unwrap_or(&nothing);
-            match known.judge(&state, &own) {
-                Judgement::Take => taken.push(state),
-                Judgement::GiveEntry => offers.entries.push(state.uuid),
-                Judgement::GiveTombstone(csn) => offers.tombstones.push(tombstone(state.uuid, csn)),
-                Judgement::Leave => {}
-            }
-        }
-        for uuid in &entries.absent {
-            if known.get(uuid).is_some_and(|known| known.entry.is_some()) {
-                offers.entries.push(*uuid);
-            }
-        }
-        for uuid in &entries.large {
-            let what = FileRequest::Entry(*uuid);
-            let state = files::fetch(&self.group, &self.shared.offers, &self.peer, what).await?;
-            let known = knowledge(&self.shared, vec![*uuid]).await.ok_or(HealError::NoJournal)?;
-            if known.get(uuid).unwrap_or(&nothing).judge(&state, &own) == Judgement::Take {
-                taken.push(state);
-            }
-        }
-        healed.taken += taken.states.len() - before;
-        healed.left += entries.refused.len();
-        Ok(uuids.into_iter().chain(entries.refused.iter().chain(&entries.large).copied()).collect())
-    }
-
-    async fn offer(&self, offers: Offers, healed: &mut Healed) -> Result<(), HealError> {
-        let mut states = Vec::new();
-        for chunk in offers.entries.chunks(xmppsync_wire::limits::FETCH_UUIDS_MAX) {
-            let found = reads::entries(&self.shared, chunk.to_vec()).await;
-            states.extend(found.ok_or(HealError::Stopped)?.into_iter().flatten().map(as_put));
-        }
-        // Parents before their children; the other side looks where the deleted ones are.
-        states.sort_by_key(|state: &Change| states::depth(state.operation.dn()));
-        let mut states = offers.tombstones.into_iter().chain(states).peekable();
-        while states.peek().is_some() {
-            let mut entries = Entries::default();
-            let mut bytes = xmppsync_wire::limits::ENTRIES_WRAPPING_BYTES;
-            while let Some(state) = states.next_if(|state| {
-                bytes += xmppsync_wire::encoded_size_estimate(state);
-                bytes < limits::PAGE_PAYLOAD_BYTES_MAX
-                    && entries.states().count() < xmppsync_wire::limits::FETCH_UUIDS_MAX
-            }) {
-                match state.operation {
-                    Operation::Delete { .. } => entries.deletes.push(state),
-                    _ => entries.puts.push(state),
-                }
-            }
-            let mut count = entries.states().count();
-            if count == 0 {
-                // Too large for a stanza even alone: the peer gets it as a file.
-                entries.large.extend(states.next().map(|state| state.uuid));
-                count = 1;
-            }
-            let deletes = match self.request(Payload::Entries(entries)).await {
-                Ok(Payload::Entries(answer)) => answer.deletes,
-                Ok(_) => return Err(HealError::Unexpected),
-                Err(HealError::Request(RequestError::Empty)) => Vec::new(),
-                Err(problem) => return Err(problem),
-            };
-            healed.given += count.saturating_sub(deletes.len());
-            healed.taken += deletes.len();
-            states::apply(&self.shared, deletes).await;
-        }
-        Ok(())
-    }
-
     /// What is missing before it is in no journal here: who lacks that too has to compare as well.
     async fn reach(&self, healed: &Healed) -> Result<(), HealError> {
         self.shared.add_unseen(&healed.unseen).await.ok_or(HealError::NoJournal)?;
@@ -253,27 +131,6 @@ impl Healer {
         states::push(&self.shared, vec![Incoming::Reached(healed.vector.clone())]).await;
         Ok(())
     }
-}
-
-/// What this side gets.
-#[derive(Default)]
-struct Taken {
-    states: Vec<Change>,
-    bytes: usize,
-}
-
-impl Taken {
-    fn push(&mut self, state: Change) {
-        self.bytes += state.size();
-        self.states.push(state);
-    }
-}
-
-/// What this side has to give.
-#[derive(Default)]
-struct Offers {
-    entries: Vec<EntryUuid>,
-    tombstones: Vec<Change>,
 }
 
 /// What the journal knows of an entry.

@@ -93,6 +93,8 @@ pub const LOOK_AGAIN_MAX: u32 = 20;
 pub const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of an answer with entries.
 pub const ENTRIES_BYTES_MAX: u32 = 100 * 1024;
+/// Entries that are looked up for one answer or offer before it is seen whether more fit.
+pub const LOOKED_UP_AT_ONCE: usize = 64;
 /// Comparisons by peers that are open at one time; each holds the whole set of entries.
 pub const COMPARISONS_MAX: usize = 2;
 /// How long a comparison may stand still while another peer wants its place.
