@@ -233,7 +233,7 @@ fn very_much_that_differs_comes_parents_before_children() {
             ("uid", &uid),
             ("cn", &uid),
             ("sn", "Test"),
-            ("description", text),
+            ("description", &text),
         ];
         ldap.add(&format!("uid={uid},{old}"), &attributes).unwrap();
     }

@@ -91,6 +91,11 @@ impl Journal {
         &self.state.unseen
     }
 
+    /// When the last of [`unseen`](Self::unseen) was noted, in seconds since 1970.
+    pub fn unseen_at(&self) -> u64 {
+        self.state.unseen_at
+    }
+
     /// Bytes of all changes with their keys. The file is larger; [`file_bytes`](Self::file_bytes).
     pub fn bytes(&self) -> u64 {
         self.state.bytes
@@ -102,12 +107,6 @@ impl Journal {
     /// What the system said.
     pub fn file_bytes(&self) -> io::Result<u64> {
         Ok(std::fs::metadata(&self.path)?.len())
-    }
-
-    /// Seconds since 1970: deletes recorded before are not (any more) among the tombstones. None until a trim or
-    /// [`Record::TombstonesSince`](crate::Record::TombstonesSince) set it.
-    pub fn tombstones_since(&self) -> Option<u64> {
-        self.state.horizon
     }
 
     /// One change, if it is here.

@@ -25,8 +25,8 @@ pub(crate) const KEY_PUT_BACK: StateKey = (0, 7);
 pub(crate) const KEY_INCOMPLETE: StateKey = (0, 8);
 /// Bytes of all changes with their keys.
 pub(crate) const KEY_BYTES: StateKey = (0, 4);
-/// Seconds since 1970.
-pub(crate) const KEY_HORIZON: StateKey = (0, 5);
+/// When something unseen was noted last, in seconds since 1970.
+pub(crate) const KEY_UNSEEN_AT: StateKey = (0, 5);
 const HEAD: u8 = 1;
 const FLOOR: u8 = 2;
 /// The end of a span, and what it begins after.
@@ -43,7 +43,7 @@ pub(crate) struct State {
     /// What the database's vector covers and was not seen.
     pub(crate) unseen: Unseen,
     pub(crate) bytes: u64,
-    pub(crate) horizon: Option<u64>,
+    pub(crate) unseen_at: u64,
 }
 
 impl State {
@@ -54,7 +54,7 @@ impl State {
             let value = value.value();
             match key.value() {
                 KEY_BYTES => state.bytes = number(value)?,
-                KEY_HORIZON => state.horizon = Some(number(value)?),
+                KEY_UNSEEN_AT => state.unseen_at = number(value)?,
                 (HEAD, _) => state.head.advance(csn(value)?),
                 (FLOOR, _) => state.floor.advance(csn(value)?),
                 (UNSEEN, _) => state.unseen.add(span(value)?),
@@ -77,13 +77,16 @@ impl State {
             let value = [pack(span.until()).as_slice(), after.as_ref().map_or(&[], |after| after)].concat();
             table.insert((UNSEEN, span.until().server_id().get()), value.as_slice())?;
         }
+        for span in before.unseen.iter().filter(|span| self.unseen.get(span.until().server_id()).is_none()) {
+            table.remove((UNSEEN, span.until().server_id().get()))?;
+        }
         if self.bytes != before.bytes {
             put_number(table, KEY_BYTES, self.bytes)?;
         }
-        match self.horizon {
-            Some(horizon) if self.horizon != before.horizon => put_number(table, KEY_HORIZON, horizon),
-            _ => Ok(()),
+        if self.unseen_at != before.unseen_at {
+            put_number(table, KEY_UNSEEN_AT, self.unseen_at)?;
         }
+        Ok(())
     }
 
     /// Whether a change may be, or may come, into the journal.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
-use xmppsync_replica::{BootId, Change, Csn, Operation, ServerId, Vector};
+use xmppsync_replica::{BootId, Change, Csn, Operation, ServerId, Span, Unseen, Vector};
 
 const KEEP: Retention = Retention { age_seconds: 1 << 40, bytes_max: u64::MAX };
 
@@ -163,7 +163,10 @@ fn everything_survives_reopening() {
             Record::ClearedAside(cleared.csn),
             Record::Put { uuid: uuid(1), csn: csn(1, 1) },
             Record::Gone { uuid: uuid(2), csn: csn(2, 1), at: 5 },
-            Record::TombstonesSince(3),
+            Record::Unseen {
+                unseen: [Span::new(Some(csn(1, 2)), csn(3, 2)).unwrap()].into_iter().collect(),
+                at: 3,
+            },
             Record::Floor(csn(2, 1)),
         ])
         .unwrap();
@@ -175,7 +178,7 @@ fn everything_survives_reopening() {
     assert_eq!(journal.set_asides().unwrap(), [set_aside]);
     assert_eq!(journal.inventory_get(uuid(1)).unwrap(), Some(csn(1, 1)));
     assert_eq!(journal.tombstone(uuid(2)).unwrap(), Some((csn(2, 1), 5)));
-    assert_eq!(journal.tombstones_since(), Some(3));
+    assert!(journal.unseen().contains(csn(2, 2)));
     let mut inventory = Vec::new();
     journal.inventory_for_each(|uuid, csn| inventory.push((uuid, csn))).unwrap();
     assert_eq!(inventory, [(uuid(1), csn(1, 1))]);
@@ -279,12 +282,19 @@ fn changes_behind_a_hole_are_kept_and_not_given_until_the_head_comes() {
 }
 
 #[test]
-fn old_tombstones_go_and_the_horizon_tells() {
-    let (_dir, mut journal) = new();
+fn old_tombstones_go_and_what_was_unseen_as_long_ago_is_seen() {
+    let (dir, mut journal) = new();
     let gone = |n: u64| Record::Gone { uuid: uuid(n), csn: csn(n, 1), at: n };
-    journal.write(&(1..=9).map(gone).collect::<Vec<_>>()).unwrap();
+    let unseen: Unseen = [Span::new(None, csn(3, 2)).unwrap()].into_iter().collect();
+    let noted = Record::Unseen { unseen: unseen.clone(), at: 6 };
+    journal.write(&(1..=9).map(gone).chain([noted]).collect::<Vec<_>>()).unwrap();
     let trimmed = journal.trim(105, Retention { age_seconds: 100, ..KEEP }, &[]).unwrap();
-    assert_eq!((trimmed.tombstones, journal.tombstones_since()), (4, Some(5)));
+    assert_eq!((trimmed.tombstones, journal.unseen()), (4, &unseen));
     assert_eq!(journal.tombstone(uuid(4)).unwrap(), None);
     assert_eq!(journal.tombstone(uuid(5)).unwrap(), Some((csn(5, 1), 5)));
+    journal.trim(107, Retention { age_seconds: 100, ..KEEP }, &[]).unwrap();
+    assert_eq!(*journal.unseen(), Unseen::default());
+    let state = journal.state.clone();
+    drop(journal);
+    assert_eq!(Journal::open(dir.path(), SUFFIX).unwrap().0.state, state);
 }

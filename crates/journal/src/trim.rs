@@ -10,7 +10,7 @@ use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Bound;
-use xmppsync_replica::{Csn, ServerId, Vector};
+use xmppsync_replica::{Csn, ServerId, Unseen, Vector};
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +54,15 @@ struct Plan {
     bytes: u64,
     forced: Option<Forced>,
     tombstones: Vec<(u64, Uuid)>,
+    /// Nothing counts as unseen any more.
+    seen: bool,
 }
 
 impl Journal {
     /// Drops changes that are older than the age, by their CSN, unless one of `needed` (the vectors of listed but absent
     /// peers) lacks them; then, while there are still more bytes than allowed, the oldest by CSN whoever needs them. The
-    /// floors move accordingly. Tombstones recorded before the age go too, and
-    /// [`tombstones_since`](Self::tombstones_since) moves.
+    /// floors move accordingly. Tombstones recorded before the age go too, and what was
+    /// [`unseen`](Self::unseen) counts as seen if the last of it was noted before.
     ///
     /// One call drops at most [`TRIM_STEP_MAX`] changes and as many tombstones. `now` is in seconds since 1970.
     ///
@@ -74,9 +76,10 @@ impl Journal {
             plan.find_old(transaction, state, before, needed)?;
             plan.find_oldest(transaction, state, limits.bytes_max, needed)?;
             plan.find_tombstones(transaction, before)?;
+            plan.seen = !state.unseen.is_empty() && state.unseen_at < before;
             Ok(plan)
         })?;
-        if plan.changes > 0 || !plan.tombstones.is_empty() {
+        if plan.changes > 0 || !plan.tombstones.is_empty() || plan.seen {
             self.write_with(|state, transaction| plan.carry_out(state, transaction))?;
         }
         Ok(Trimmed {
@@ -179,12 +182,14 @@ impl Plan {
             state.floor.advance(unpack(&key_packed(cut))?);
         }
         state.bytes = state.bytes.saturating_sub(self.bytes);
+        if self.seen {
+            state.unseen = Unseen::default();
+        }
         let mut tombstones = transaction.open_table(TOMBSTONES)?;
         let mut by_time = transaction.open_table(TOMBSTONES_BY_TIME)?;
         for (at, uuid) in &self.tombstones {
             tombstones.remove(uuid)?;
             by_time.remove((*at, uuid))?;
-            state.horizon = state.horizon.max(Some(at.saturating_add(1)));
         }
         Ok(())
     }

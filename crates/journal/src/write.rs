@@ -10,7 +10,7 @@ use crate::state::{KEY_GENERATION, KEY_INCOMPLETE, KEY_LOADING, KEY_PUT_BACK, St
 use crate::store::{CHANGES, INVENTORY, PEERS, SET_ASIDES, STATE, TOMBSTONES, TOMBSTONES_BY_TIME, Uuid};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use std::sync::Arc;
-use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Span};
+use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Unseen};
 
 /// One thing to write down.
 #[derive(Clone, Debug)]
@@ -64,13 +64,16 @@ pub enum Record {
     /// Everything up to this CSN is known, by a load or reconciliation, and not as changes: moves floor and head, never
     /// back. Changes below it stay in the file until they are trimmed.
     Floor(Csn),
-    /// The database's vector covers these CSNs, which were not necessarily seen.
-    Unseen(Span),
+    /// The database's vector covers these CSNs, which were not necessarily seen. They count as seen when no tombstone is
+    /// as old any more as the last of these records.
+    Unseen {
+        /// Which ones.
+        unseen: Unseen,
+        /// Now, in seconds since 1970.
+        at: u64,
+    },
     /// [`Floor`](Record::Floor), unless the head has come that far: the changes are here then.
     Reached(Csn),
-    /// The journal cannot know of deletes before this time, in seconds since 1970: said of a new journal beside a
-    /// database that is not. Never moves back.
-    TombstonesSince(u64),
     /// A replica as it was seen now.
     Peer(Peer),
     /// This bare JID is no replica any more.
@@ -146,8 +149,9 @@ impl<'txn> Writer<'txn> {
                 self.state.head.advance(*csn);
                 Ok(())
             }
-            Record::Unseen(span) => {
-                self.state.unseen.add(*span);
+            Record::Unseen { unseen, at } => {
+                self.state.unseen.extend(unseen);
+                self.state.unseen_at = self.state.unseen_at.max(*at);
                 Ok(())
             }
             Record::Reached(csn) => {
@@ -155,10 +159,6 @@ impl<'txn> Writer<'txn> {
                     self.state.floor.advance(*csn);
                     self.state.head.advance(*csn);
                 }
-                Ok(())
-            }
-            Record::TombstonesSince(time) => {
-                self.state.horizon = self.state.horizon.max(Some(*time));
                 Ok(())
             }
             Record::Peer(peer) => {

@@ -24,7 +24,7 @@ fn replaced(dir: &Path, suffix: &str) -> String {
     let (mut journal, opened) = Journal::open(dir, suffix).unwrap();
     let Opened::Replaced { aside, why } = opened else { panic!("{opened:?}") };
     assert!(aside.exists());
-    journal.write(&[Record::TombstonesSince(1)]).unwrap();
+    journal.write(&[Record::PeerRemoved(String::new())]).unwrap();
     why
 }
 
@@ -67,7 +67,7 @@ fn a_damaged_file_is_set_aside_or_fails_but_never_panics() {
         fs::write(dir.path().join("journal.redb"), &bytes).unwrap();
         let (mut journal, opened) = Journal::open(dir.path(), SUFFIX).unwrap();
         let read = journal.inventory_for_each(|_, _| {});
-        let written = journal.write(&[Record::TombstonesSince(1)]);
+        let written = journal.write(&[Record::PeerRemoved(String::new())]);
         let poisoned = |result| matches!(result, Err(JournalError::Poisoned(_)));
         assert!(read.is_ok() || poisoned(written), "{round}: {opened:?}");
     }
@@ -132,7 +132,7 @@ fn a_journal_made_anew_sets_aside_what_is_there_and_a_failed_attempt_leaves_noth
 fn a_journal_that_was_left_before_it_was_whole_is_of_no_use() {
     let dir = TempDir::new().unwrap();
     let mut journal = Journal::anew(dir.path(), SUFFIX).unwrap();
-    journal.write(&[Record::Incomplete(true), Record::TombstonesSince(1)]).unwrap();
+    journal.write(&[Record::Incomplete(true), Record::PeerRemoved(String::new())]).unwrap();
     drop(journal);
     assert!(replaced(dir.path(), SUFFIX).contains("not whole"));
     let (mut journal, _) = Journal::open(dir.path(), SUFFIX).unwrap();

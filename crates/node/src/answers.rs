@@ -121,6 +121,9 @@ impl Answers {
                 Payload::LoadRequest(request) => return this.load(from, &request, reply).await,
                 Payload::FileRequest(request) => return this.file(from, request, reply).await,
                 Payload::Pull(pull) => this.page(pull).await,
+                Payload::Reconcile(_) | Payload::Fetch(_) | Payload::Entries(_) if this.is_loading() => {
+                    busy("this server is being loaded")
+                }
                 Payload::Reconcile(question) => this.compare(question).await,
                 Payload::Fetch(fetch) => this.entries(fetch).await,
                 Payload::Entries(offer) => this.take(&from, offer).await,
@@ -131,6 +134,11 @@ impl Answers {
                 Err((condition, text)) => reply.error(condition, &text),
             });
         }
+    }
+
+    /// Its vector does not tell what is here.
+    fn is_loading(&self) -> bool {
+        self.shared.loading.progress().is_some()
     }
 
     async fn page(&self, pull: Pull) -> Result<Element, Refusal> {
@@ -159,7 +167,10 @@ impl Answers {
         let resume = request.resume.as_ref().map(|(id, _)| id.as_str());
         let found = match self.shared.loading.progress() {
             Some(_) => Answer::Empty,
-            None => self.shared.snapshots.answer(&self.shared, &self.dir, resume),
+            None => match self.shared.unseen_for_peers().await {
+                Some(unseen) => self.shared.snapshots.answer(&self.shared, &self.dir, unseen, resume),
+                None => Answer::Wait,
+            },
         };
         let (snapshot, file) = match found {
             Answer::Ready(snapshot, file) => (snapshot, file),
@@ -225,7 +236,8 @@ impl Answers {
             Some(_) => {
                 debug!("a server compares its entries with this one");
                 own = Some(lock(&self.shared.vector).clone());
-                unseen = lock(&self.shared.unseen).clone();
+                let Some(told) = self.shared.unseen_for_peers().await else { return no_journal() };
+                unseen = told;
                 self.open(session).await?
             }
             None => self.find(session)?,
@@ -336,7 +348,9 @@ impl Answers {
                 Judgement::GiveEntry | Judgement::Leave => {}
             }
         }
-        states::apply(&self.shared, taken).await;
+        if states::apply(&self.shared, taken).await.is_none() {
+            return busy("the database cannot be read now");
+        }
         written(&Payload::Entries(answer))
     }
 

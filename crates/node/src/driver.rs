@@ -209,8 +209,7 @@ impl Running<'_> {
         let driver = self.driver;
         let collect = self.outgoing.collect(&driver.shared, &*driver.database, now);
         if let Some((first, last)) = self.outgoing.take_released() {
-            self.incoming.inbox.handle_local(first);
-            self.incoming.inbox.handle_local(last);
+            self.incoming.handle_local(first, last);
         }
         let send = self.outgoing.send(&self.group, &driver.config, now);
         let mut behind = Vec::new();
@@ -226,6 +225,9 @@ impl Running<'_> {
         let load = self.begin_load(now);
         driver.shared.snapshots.expire();
         let scan = self.fill_journal(now);
+        if std::mem::take(&mut self.incoming.lost) {
+            self.handle_lost(now);
+        }
         let check = self.check(now);
         if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
             driver.shared.store.set_needed(needed);

@@ -126,7 +126,9 @@ impl Healer {
 
     /// What is missing before it is in no journal here: who lacks that too has to compare as well.
     async fn reach(&self, healed: &Healed) -> Result<(), HealError> {
-        self.shared.add_unseen(&healed.unseen).await.ok_or(HealError::NoJournal)?;
+        // What the peer could not give tells nothing of whether it was deleted.
+        let unseen = if healed.left > 0 { &Unseen::all(&healed.vector) } else { &healed.unseen };
+        self.shared.take_over_unseen(unseen).await.ok_or(HealError::NoJournal)?;
         self.shared.store.write(healed.vector.iter().map(Record::Reached).collect());
         states::push(&self.shared, vec![Incoming::Reached(healed.vector.clone())]).await;
         Ok(())

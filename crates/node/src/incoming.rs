@@ -17,7 +17,9 @@ use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::minidom::Element;
 use xmppsync_journal::Record;
 use xmppsync_link::Group;
-use xmppsync_replica::{Action, Batch, Change, Csn, Inbox, InboxLimits, PeerCard, PullId, ServerId, Vector};
+use xmppsync_replica::{
+    Action, Batch, Change, Csn, Inbox, InboxLimits, PeerCard, PullId, ServerId, Span, Vector,
+};
 use xmppsync_wire::{Assembler, Card, FileRequest, Large, NoticeKind, Part, Payload, Phase, Pull};
 
 /// The question that is open.
@@ -63,6 +65,8 @@ pub(crate) struct Incoming {
     waiting: Option<Pulled>,
     /// Dropped with the driver, so that nothing holds on to the group.
     requests: JoinSet<()>,
+    /// The last own change that was here at the start, and the first that was made since.
+    own: OwnChanges,
     /// Something did not fit into the queue to apply: what comes is dropped until that is empty.
     overflowed: bool,
     /// Members whose card cannot be used, so that each is reported once.
@@ -71,11 +75,35 @@ pub(crate) struct Incoming {
     /// Payloads that were dropped because they could not be decoded or their sender had no right.
     dropped: u64,
     gaps: u64,
+    /// A peer has shown own changes that are not here, and nobody was told yet.
+    pub(crate) lost: bool,
+}
+
+/// Which changes of this server are here.
+#[derive(Default)]
+struct OwnChanges {
+    /// The last one at the start, and what of it and later was found at peers since.
+    known: Option<Csn>,
+    /// The first one of this run.
+    first: Option<Csn>,
+}
+
+impl OwnChanges {
+    /// The changes up to `csn` that a peer has and this server has lost; each is told once.
+    fn lost(&mut self, csn: Csn) -> Option<Span> {
+        let made_now = self.first.is_some_and(|first| csn >= first);
+        if made_now || Some(csn) <= self.known {
+            return None;
+        }
+        Span::new(self.known.replace(csn), csn)
+    }
 }
 
 impl Incoming {
     pub(crate) fn new(config: &ReplicaConfig, vector: Vector, pulled: Sender<Pulled>) -> Incoming {
+        let own = OwnChanges { known: vector.get(config.server_id), first: None };
         Incoming {
+            own,
             inbox: Inbox::new(config.server_id, vector, InboxLimits::default()),
             empty: false,
             load_from: None,
@@ -90,6 +118,7 @@ impl Incoming {
             known: KnownPeers::default(),
             dropped: 0,
             gaps: 0,
+            lost: false,
         }
     }
 
@@ -113,6 +142,13 @@ impl Incoming {
     /// The peer with this bare JID, while it is in the room.
     pub(crate) fn member_of(&self, jid: &BareJid) -> Option<FullJid> {
         self.members.of(jid).map(|member| member.jid.clone())
+    }
+
+    /// Changes of this server were made, from the first one to the last.
+    pub(crate) fn handle_local(&mut self, first: Csn, last: Csn) {
+        self.own.first.get_or_insert(first);
+        self.inbox.handle_local(first);
+        self.inbox.handle_local(last);
     }
 
     pub(crate) fn handle_offline(&mut self, now: Instant) {
@@ -169,8 +205,25 @@ impl Incoming {
             Seen::Updated => self.known.handle_card(&bare, &card, shared, now),
         }
         self.refused_cards.remove(&bare);
+        if let Some(lost) = card.vector.get(config.server_id).and_then(|csn| self.own.lost(csn)) {
+            self.handle_lost(&jid, lost, shared);
+        }
         self.inbox.handle_card(PeerCard { server, boot: card.boot, vector: card.vector, serves }, now);
         (seen == Seen::Joined).then_some((bare, node))
+    }
+
+    /// A peer has changes of this server that are not here: with a later one made, they would count as seen and deleted.
+    fn handle_lost(&mut self, peer: &FullJid, lost: Span, shared: &Shared) {
+        shared.add_unseen([lost].into_iter().collect());
+        // One that is empty is loaded.
+        if !self.empty {
+            warn!(
+                "{peer} has changes of this server (up to {}) that are not here: the database was put back to an earlier \
+                 state; its entries are compared",
+                lost.until()
+            );
+            self.lost = true;
+        }
     }
 
     fn usable_card(

@@ -63,6 +63,11 @@ impl KnownPeers {
         }
     }
 
+    /// The serverIDs of all that were ever here.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = ServerId> + '_ {
+        self.peers.values().map(|known| known.server)
+    }
+
     /// The serverID of a member.
     pub(crate) fn server(&self, jid: &BareJid) -> Option<ServerId> {
         self.peers.get(jid).map(|known| known.server)

@@ -141,7 +141,7 @@ impl Loader {
                         // The vector does not tell of them.
                         unseen = Unseen::all(&vector);
                     }
-                    self.shared.add_unseen(&unseen).await.ok_or(LoadError::NoJournal)?;
+                    self.shared.take_over_unseen(&unseen).await.ok_or(LoadError::NoJournal)?;
                     finish(&self.shared, &vector, losses).await?;
                     let mixed = snapshots > 1 || left_out > 0;
                     return Ok(Loaded { vector, entries, bytes, took: begun.elapsed(), mixed });
@@ -166,7 +166,8 @@ impl Loader {
 
     /// Durable before the first entry: what a stop in the middle leaves must not be taken for a whole database.
     async fn note_beginning(&self) -> Result<(), LoadError> {
-        self.shared.store.note_loading().await.map_err(|_| LoadError::NoJournal)
+        let noted = self.shared.store.note_loading().await;
+        if noted == Ok(true) { Ok(()) } else { Err(LoadError::NoJournal) }
     }
 
     /// Asks for the snapshot until it is made, then waits for its file.
@@ -367,7 +368,6 @@ async fn finish(shared: &Shared, vector: &Vector, losses: u64) -> Result<(), Loa
     if lock(&shared.to_apply).losses() != losses {
         return Err(LoadError::Lost);
     }
-    let floors = vector.iter().map(Record::Floor);
-    shared.store.write(floors.chain([Record::TombstonesSince(crate::store::now())]).collect());
+    shared.store.write(vector.iter().map(Record::Floor).collect());
     Ok(())
 }

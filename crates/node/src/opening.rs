@@ -2,7 +2,7 @@
 //!
 //! A change is in the database before it is in the journal. So after a crash the database may be ahead of the journal, and
 //! what it has more is published now. After offline tools the same holds. Only a database that was put back to an
-//! earlier state is behind: what it lacks comes from the journal and from the peers, and nothing of it is published.
+//! earlier state is behind: what it lacks comes from the peers, and nothing of it is published.
 
 use crate::heal::as_put;
 use crate::host::{Failure, Generation, Opening, Standing, Stored};
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use tracing::{error, info, warn};
 use xmppsync_journal::{Journal, JournalError, Opened, Record, loading};
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Span, Unseen, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Unseen, Vector};
 
 /// What the comparison led to.
 #[derive(Debug, Default)]
@@ -75,8 +75,9 @@ pub(crate) fn open(
 
 /// What the database alone tells. Nobody can compare with it, so nobody is made to.
 fn without_journal(loading: bool, database: &mut dyn Opening, own: ServerId) -> Result<Found, OpeningError> {
-    let Standing { vector, guessed } = database.standing()?;
-    let unseen = unseen(&vector, own, guessed, database.new_csn()?);
+    let Standing { vector, .. } = database.standing()?;
+    let mut unseen = Unseen::all(&vector);
+    unseen.add_after(vector.get(own), database.new_csn()?);
     let mut found = Found { own_head: vector.get(own), vector, unseen, loading, ..Found::default() };
     if loading {
         info!("an initial load was not finished; it begins anew");
@@ -95,6 +96,7 @@ pub(crate) fn compare(
 ) -> Result<Found, OpeningError> {
     let Standing { vector, guessed } = database.standing()?;
     let generation = database.generation();
+    let database_own = vector.get(own);
     let mut found = Found { vector, ..Found::default() };
     match opened {
         _ if loading => half_loaded(journal, database, own, &mut found)?,
@@ -115,15 +117,18 @@ pub(crate) fn compare(
             let differences = differences(journal, database)?;
             if went_back || differences.older {
                 put_back(journal, database, &mut found)?;
-                begin_span(journal, database, own, guessed, &mut found)?;
+                let unseen = if guessed { Unseen::all(&found.vector) } else { Unseen::default() };
+                begin_span(journal, database, own, unseen, &mut found)?;
+                journal.write(&[Record::Incomplete(false)])?;
             } else {
                 let tools = clean.as_ref().is_some_and(|clean| !clean.is_empty());
                 catch_up(journal, database, own, tools, differences, &mut found)?;
                 know_head(journal, own, &mut found)?;
+                unsure_of_own(journal, own, database_own)?;
             }
         }
         Opened::New => {
-            begin(journal, database, own, guessed, &mut found)?;
+            begin(journal, database, own, &mut found)?;
             let entries = journal.inventory_len()?;
             if entries > 0 {
                 info!(
@@ -136,7 +141,7 @@ pub(crate) fn compare(
                 "the journal could not be used ({why}); it is set aside as {}, a new one is made from the database",
                 aside.display()
             );
-            begin(journal, database, own, guessed, &mut found)?;
+            begin(journal, database, own, &mut found)?;
         }
     }
     if let Some(generation) = database.generation() {
@@ -156,23 +161,30 @@ fn know_head(journal: &Journal, own: ServerId, found: &mut Found) -> Result<(), 
     Ok(())
 }
 
-/// A journal that knows nothing yet: whoever lacks something of before has to compare.
+/// After an unclean end: own changes that came back from a peer are in the journal before they are in the database.
+fn unsure_of_own(journal: &mut Journal, own: ServerId, database: Option<Csn>) -> Result<(), OpeningError> {
+    let mut unseen = Unseen::default();
+    journal.head().get(own).into_iter().for_each(|head| unseen.add_after(database, head));
+    if !unseen.is_empty() {
+        journal.write(&[Record::Unseen { unseen, at: now() }])?;
+    }
+    Ok(())
+}
+
+/// A journal that knows nothing yet: whoever lacks something of before has to compare. What was refused, or unseen, is
+/// forgotten with the one before: nothing that it lacks counts as seen.
 fn begin(
     journal: &mut Journal,
     database: &mut dyn Opening,
     own: ServerId,
-    guessed: bool,
     found: &mut Found,
 ) -> Result<(), OpeningError> {
-    let mut records = vec![Record::Incomplete(true)];
-    records.extend(found.vector.iter().map(Record::Floor));
-    let is_empty = records.len() == 1;
-    if !is_empty {
-        records.push(Record::TombstonesSince(now()));
-    }
-    take_inventory(journal, database, records)?;
+    let floors = found.vector.iter().map(Record::Floor);
+    let is_empty = found.vector.iter().next().is_none();
+    take_inventory(journal, database, [Record::Incomplete(true)].into_iter().chain(floors).collect())?;
     if !is_empty || journal.inventory_len()? > 0 {
-        begin_span(journal, database, own, guessed, found)?;
+        let unseen = Unseen::all(&found.vector);
+        begin_span(journal, database, own, unseen, found)?;
     }
     journal.write(&[Record::Incomplete(false)])?;
     Ok(())
@@ -185,22 +197,20 @@ fn begin_span(
     journal: &mut Journal,
     database: &mut dyn Opening,
     own: ServerId,
-    guessed: bool,
+    mut unseen: Unseen,
     found: &mut Found,
 ) -> Result<(), OpeningError> {
     let until = database.new_csn()?;
-    let spans = unseen(&found.vector, own, guessed, until);
-    let records = spans.iter().map(Record::Unseen).chain([Record::Floor(until)]);
-    journal.write(&records.collect::<Vec<_>>())?;
+    let known = found.vector.get(own).max(journal.head().get(own));
+    if Some(until) <= known {
+        warn!(
+            "the clock is behind the changes of this server that are known (up to {until} now): set it right"
+        );
+    }
+    unseen.add_after(found.vector.get(own), known.map_or(until, |known| until.max(known)));
+    journal.write(&[Record::Unseen { unseen, at: now() }, Record::Floor(until)])?;
     found.vector.advance(until);
     Ok(())
-}
-
-/// What a database at `vector` has not necessarily seen, although its next own change is later than `until`.
-fn unseen(vector: &Vector, own: ServerId, guessed: bool, until: Csn) -> Unseen {
-    let mut unseen = if guessed { Unseen::all(vector) } else { Unseen::default() };
-    Span::new(vector.get(own), until).into_iter().for_each(|span| unseen.add(span));
-    unseen
 }
 
 fn take_inventory(
@@ -248,9 +258,11 @@ fn put_back(
         "the database was put back to an earlier state (up to {}); what it lacks is fetched, nothing of it is sent",
         found.vector.iter().map(|csn| csn.to_string()).max().unwrap_or_else(|| "the beginning".to_owned())
     );
+    // Left half done, the inventory would tell that entries were deleted.
+    journal.write(&[Record::Incomplete(true), Record::PutBack(true)])?;
     let mut here = HashSet::new();
     let beyond = found.vector.iter().filter(|csn| !journal.head().covers(*csn));
-    let mut records: Vec<Record> = beyond.map(Record::Floor).chain([Record::PutBack(true)]).collect();
+    let mut records: Vec<Record> = beyond.map(Record::Floor).collect();
     database.scan(&mut |Stored { uuid, csn, .. }| {
         here.insert(uuid);
         records.extend(csn.map(|csn| Record::Is { uuid, csn }));

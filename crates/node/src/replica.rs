@@ -132,7 +132,7 @@ impl Replica {
             retention,
             rebuild_pause: limits::REBUILD_PAUSE,
         };
-        let (vector, unseen) = (found.vector.clone(), found.unseen.clone());
+        let (vector, unseen) = (found.vector.clone(), Arc::new(Mutex::new(found.unseen.clone())));
         let store = Store::start(journal, store, &vector, &unseen, Arc::clone(database), Arc::clone(&wake))?;
         Ok((Arc::new(Shared::new(vector, unseen, store, Arc::clone(database), wake)), found))
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use xmppsync_journal::Record;
+use xmppsync_journal::limits::SET_ASIDES_MAX;
 use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Unseen, Vector};
 
 /// Key of an LDAP transaction: the host's address of its connection.
@@ -23,7 +24,7 @@ pub(crate) struct Shared {
     /// How far this replica has come; what contextCSN shows.
     pub(crate) vector: Mutex<Vector>,
     /// What of that was not seen. It grows before the vector does.
-    pub(crate) unseen: Mutex<Unseen>,
+    pub(crate) unseen: Arc<Mutex<Unseen>>,
     /// The entryUUID of the suffix entry: which data set this is a copy of.
     pub(crate) dataset: Mutex<Option<EntryUuid>>,
     pub(crate) store: Store,
@@ -39,7 +40,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         vector: Vector,
-        unseen: Unseen,
+        unseen: Arc<Mutex<Unseen>>,
         store: Store,
         database: Arc<dyn Database>,
         wake: Arc<Notify>,
@@ -48,7 +49,7 @@ impl Shared {
             captured: Mutex::default(),
             to_apply: Mutex::default(),
             vector: Mutex::new(vector),
-            unseen: Mutex::new(unseen),
+            unseen,
             dataset: Mutex::default(),
             store,
             database,
@@ -81,16 +82,35 @@ impl Seen {
 }
 
 impl Shared {
-    /// Takes over what a vector that is taken over says nothing of. Durable before the vector moves, which is written to the
-    /// database later.
-    pub(crate) async fn add_unseen(&self, unseen: &Unseen) -> Option<()> {
-        let spans: Vec<Record> = unseen.iter().map(Record::Unseen).collect();
-        if spans.is_empty() {
-            return Some(());
-        }
-        self.store.write(spans);
-        unseen.iter().for_each(|span| lock(&self.unseen).add(span));
+    /// Takes over what goes with a vector that is taken over, but for what was seen here. Durable before the vector moves,
+    /// which is written to the database later.
+    pub(crate) async fn take_over_unseen(&self, theirs: &Unseen) -> Option<()> {
+        let new = {
+            let vector = lock(&self.vector).clone();
+            theirs.without(&vector, &lock(&self.unseen))
+        };
+        self.add_unseen(new);
         self.store.ask(|_| Ok(())).await.ok()
+    }
+
+    /// Notes what counts as unseen from now on.
+    pub(crate) fn add_unseen(&self, unseen: Unseen) {
+        if !unseen.is_empty() {
+            lock(&self.unseen).extend(&unseen);
+            self.store.write(vec![Record::Unseen { unseen, at: crate::store::now() }]);
+        }
+    }
+
+    /// What a peer must not take for seen although this replica's vector covers it: what goes with the vector, and what was
+    /// refused here.
+    pub(crate) async fn unseen_for_peers(&self) -> Option<Unseen> {
+        let refused = self.store.ask(|journal| journal.set_asides()).await.ok()?;
+        let mut unseen = lock(&self.unseen).clone();
+        if refused.len() as u64 >= SET_ASIDES_MAX {
+            unseen.extend(&Unseen::all(&lock(&self.vector)));
+        }
+        refused.iter().for_each(|refused| unseen.add_after(None, refused.csn));
+        Some(unseen)
     }
 }
 

@@ -67,7 +67,14 @@ pub(crate) enum SnapshotError {
 
 impl Snapshots {
     /// The snapshot for a peer. Begins to make one when there is none, or none that is young enough.
-    pub(crate) fn answer(&self, shared: &Arc<Shared>, dir: &Path, resume: Option<&str>) -> Answer {
+    /// `unseen` goes with the vector.
+    pub(crate) fn answer(
+        &self,
+        shared: &Arc<Shared>,
+        dir: &Path,
+        unseen: Unseen,
+        resume: Option<&str>,
+    ) -> Answer {
         let mut state = lock(&self.state);
         if let State::Ready(ready) = &mut *state {
             let wanted = resume == Some(ready.what.id.as_str());
@@ -90,7 +97,7 @@ impl Snapshots {
         }
         let Some(dataset) = *lock(&shared.dataset) else { return Answer::Empty };
         let vector = lock(&shared.vector).clone();
-        let draft = Draft::new(dataset, vector, lock(&shared.unseen).clone(), dir, &self.state);
+        let draft = Draft::new(dataset, vector, unseen, dir, &self.state);
         if let State::Ready(old) = std::mem::replace(&mut *state, State::Making(draft.id.clone())) {
             remove(&old.path);
         }
@@ -186,11 +193,14 @@ impl Draft {
             Some(writer) => writer,
             empty => empty.insert(begin(&self.path)?),
         };
-        let mut problem = None;
+        let (mut problem, mut left_out) = (None, false);
         let end = reader.dump(&mut |change| match writer.write(&as_put(change)) {
             Ok(()) => true,
-            // Such an entry cannot be replicated at all.
-            Err(LdifError::NotAnEntry { .. } | LdifError::Unusable { .. }) => true,
+            // Such an entry cannot be sent at all, and must not look deleted for that.
+            Err(LdifError::NotAnEntry { .. } | LdifError::Unusable { .. }) => {
+                left_out = true;
+                true
+            }
             Err(failed) => {
                 problem = Some(failed);
                 false
@@ -215,7 +225,7 @@ impl Draft {
             entries,
             dataset: self.dataset,
             vector: self.vector.clone(),
-            unseen: self.unseen.clone(),
+            unseen: if left_out { Unseen::all(&self.vector) } else { self.unseen.clone() },
         };
         Ok(Some((what, self.path.clone())))
     }

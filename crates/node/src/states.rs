@@ -13,14 +13,16 @@ use xmppsync_replica::{Change, EntryUuid, Operation};
 /// Queues them: deletes first, children before their parents; then entries, parents before their children, and of those
 /// on one level the earlier first, so that a name is given up before another entry gets it. What still fails, waits for
 /// the others. Two entries that exchanged their names stay in each other's way.
-pub(crate) async fn apply(shared: &Shared, states: Vec<Change>) {
+///
+/// `None`: not all of them could be queued.
+pub(crate) async fn apply(shared: &Shared, states: Vec<Change>) -> Option<()> {
     let is_delete = |state: &Change| matches!(state.operation, Operation::Delete { .. });
     let (deletes, mut entries): (Vec<Change>, Vec<Change>) = states.into_iter().partition(is_delete);
     let mut ordered = Vec::new();
     for some in deletes.chunks(limits::TRANSACTION_CHANGES_MAX) {
         // A tombstone does not tell where the entry is.
         let uuids: Vec<EntryUuid> = some.iter().map(|delete| delete.uuid).collect();
-        let Some(here) = reads::entries(shared, uuids).await else { return };
+        let here = reads::entries(shared, uuids).await?;
         let depths = here.into_iter().map(|entry| entry.map_or(0, |entry| depth(entry.operation.dn())));
         ordered.extend(depths.zip(some.iter().cloned()));
     }
@@ -31,6 +33,7 @@ pub(crate) async fn apply(shared: &Shared, states: Vec<Change>) {
     for some in work.chunks(limits::TRANSACTION_CHANGES_MAX) {
         push(shared, some.to_vec()).await;
     }
+    Some(())
 }
 
 /// Puts work into the queue to apply as soon as there is room.

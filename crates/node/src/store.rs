@@ -80,7 +80,7 @@ impl Store {
         journal: Option<Journal>,
         config: StoreConfig,
         vector: &Vector,
-        unseen: &Unseen,
+        unseen: &Arc<Mutex<Unseen>>,
         database: Arc<dyn Database>,
         wake: Arc<Notify>,
     ) -> std::io::Result<Store> {
@@ -95,7 +95,8 @@ impl Store {
             wake,
         });
         let dir = config.dir.clone();
-        let mut keeper = Keeper::new(journal, config, vector.clone(), unseen, database, Arc::clone(&state));
+        let mut keeper =
+            Keeper::new(journal, config, vector.clone(), Arc::clone(unseen), database, Arc::clone(&state));
         let span = Span::current();
         let thread = std::thread::Builder::new()
             .name("xmppsync-log".to_owned())
@@ -147,11 +148,15 @@ impl Store {
     }
 
     /// Durable before the first entry: what a stop in the middle leaves must not be taken for a whole database.
-    pub(crate) fn note_loading(&self) -> oneshot::Receiver<()> {
+    pub(crate) fn note_loading(&self) -> oneshot::Receiver<bool> {
         let dir = self.dir.clone();
         self.ask(move |journal| {
-            loading::note(&dir).map_err(|source| JournalError::Directory { path: dir, source })?;
-            journal.write(&[Record::Loading(Some(Vec::new()))])
+            if let Err(problem) = loading::note(&dir) {
+                warn!("that a load begins cannot be noted in {}: {problem}", dir.display());
+                return Ok(false);
+            }
+            journal.write(&[Record::Loading(Some(Vec::new()))])?;
+            Ok(true)
         })
     }
 

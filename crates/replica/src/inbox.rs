@@ -348,7 +348,8 @@ impl Inbox {
 
     /// The comparison with the peer came to nothing.
     pub fn handle_reconcile_failure(&mut self, now: Instant) {
-        let Work::Reconcile { with } = std::mem::replace(&mut self.work, Work::None) else { return };
+        let Work::Reconcile { with } = self.work else { return };
+        self.work = Work::None;
         if let Some(peer) = self.peers.get_mut(&with) {
             peer.fail(now, &self.limits);
         }
@@ -359,6 +360,11 @@ impl Inbox {
     /// [`handle_state`](Self::handle_state) or [`handle_reset`](Self::handle_reset).
     pub fn hold(&mut self) {
         self.work = Work::Held;
+    }
+
+    /// Whether a question to a peer is open, or something else is going on.
+    pub fn is_busy(&self) -> bool {
+        self.work != Work::None
     }
 
     /// Whether [`hold`](Self::hold) has not ended.

@@ -46,6 +46,41 @@ impl Unseen {
         vector.iter().map(|until| Span { after: None, until }).collect()
     }
 
+    /// What is left of it for a replica that is at `vector`, of which it has not seen `unseen`: what that has seen is taken
+    /// away, as far as one span remains.
+    pub fn without(&self, vector: &Vector, unseen: &Unseen) -> Unseen {
+        let rest = |span: Span| {
+            let server = span.until.server_id();
+            let Some(reached) = vector.get(server) else { return Some(span) };
+            let Some(theirs) = unseen.get(server) else {
+                let after = span.after.max(Some(reached));
+                return (after < Some(span.until)).then_some(Span { after, ..span });
+            };
+            let after = span.after.max(theirs.after.min(Some(reached)));
+            // Seen after their span, up to where they are.
+            let until = if reached >= span.until { span.until.min(theirs.until) } else { span.until };
+            (after < Some(until)).then_some(Span { after, until })
+        };
+        self.iter().filter_map(rest).collect()
+    }
+
+    /// Adds all spans of another one.
+    pub fn extend(&mut self, other: &Unseen) {
+        other.iter().for_each(|span| self.add(span));
+    }
+
+    /// Adds what lies after `after`, or from the beginning, up to `until`, if anything does.
+    pub fn add_after(&mut self, after: Option<Csn>, until: Csn) {
+        if after < Some(until) {
+            Span::new(after, until).into_iter().for_each(|span| self.add(span));
+        }
+    }
+
+    /// Whether there is no span.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds a span.
     pub fn add(&mut self, span: Span) {
         let known = self.0.entry(span.until.server_id()).or_insert(span);
@@ -101,6 +136,24 @@ mod tests {
         assert_eq!(unseen.iter().collect::<Vec<_>>(), [span(Some(3), 9)]);
         unseen.add(span(None, 4));
         assert_eq!(unseen.get(csn(1, 1).server_id()), Some(span(None, 9)));
+    }
+
+    #[test]
+    fn what_another_replica_has_seen_is_taken_away() {
+        let unseen: Unseen = [span(Some(2), 8)].into_iter().collect();
+        let rest = |reached: u8, theirs: Option<Span>| {
+            let vector: Vector = [csn(reached, 1)].into_iter().collect();
+            unseen.without(&vector, &theirs.into_iter().collect()).iter().next()
+        };
+        assert_eq!(rest(1, None), Some(span(Some(2), 8)));
+        assert_eq!(rest(5, None), Some(span(Some(5), 8)));
+        assert_eq!(rest(8, None), None);
+        assert_eq!(rest(9, Some(span(None, 5))), Some(span(Some(2), 5)));
+        assert_eq!(rest(9, Some(span(Some(4), 5))), Some(span(Some(4), 5)));
+        assert_eq!(rest(9, Some(span(Some(8), 9))), None);
+        // What lies behind where they are is unseen as well, and there is one span.
+        assert_eq!(rest(6, Some(span(Some(3), 5))), Some(span(Some(3), 8)));
+        assert_eq!(unseen.without(&Vector::default(), &Unseen::default()), unseen);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Rig {
             rebuild_pause: Duration::from_secs(1),
         };
         let wake = Arc::new(Notify::new());
-        let (vector, unseen) = (Vector::default(), Unseen::default());
+        let (vector, unseen) = (Vector::default(), Arc::new(Mutex::new(Unseen::default())));
         let store =
             Store::start(Some(journal), config, &vector, &unseen, Arc::new(Nothing), Arc::clone(&wake));
         Rig { shared: Shared::new(vector, unseen, store.unwrap(), Arc::new(Nothing), wake), _dir: dir }

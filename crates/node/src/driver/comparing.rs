@@ -4,7 +4,7 @@ use super::{Driver, Running};
 use crate::heal::{self, HealError, Healed, Healer};
 use crate::limits;
 use crate::shared::lock;
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::JoinSet;
@@ -45,8 +45,8 @@ pub(super) struct Comparing {
     mending: bool,
     /// That this replica has to compare was told, and it is not done.
     catching_up: bool,
-    /// Peers that have not been given what another one was.
-    spread: BTreeSet<ServerId>,
+    /// Peers that have not been given what another one was; also those that are away.
+    spread: VecDeque<ServerId>,
     /// Before that none of them is asked again.
     spread_at: Instant,
     /// When to compare with a peer although nothing seems to be missing.
@@ -60,7 +60,7 @@ impl Comparing {
             unsure,
             mending: false,
             catching_up: false,
-            spread: BTreeSet::new(),
+            spread: VecDeque::new(),
             spread_at: Instant::now(),
             next_check,
         }
@@ -82,12 +82,12 @@ impl Running<'_> {
     pub(super) fn check(&mut self, now: Instant) -> Option<Instant> {
         let due = self.comparing.next_check;
         let is_due = due.is_some_and(|due| now >= due);
-        if self.incoming.inbox.is_behind() || !self.comparing.running.is_empty() {
+        if self.incoming.inbox.is_busy() || !self.comparing.running.is_empty() {
             return due.filter(|_| !is_due);
         }
         if let Some(peer) = self.next_to_spread(now) {
             self.compare(peer, Why::Spread, now);
-        } else if is_due {
+        } else if is_due && (self.comparing.unsure || !self.incoming.inbox.is_behind()) {
             let peer = self.incoming.inbox.some_peer()?;
             self.comparing.next_check = self.driver.config.keep.check_interval.map(|interval| now + interval);
             let why = if self.comparing.unsure { Why::Mend } else { Why::Check };
@@ -97,11 +97,29 @@ impl Running<'_> {
         [spread, self.comparing.next_check].into_iter().flatten().filter(|due| now < *due).min()
     }
 
-    /// Who went away compares anyway when it returns, if it lacks anything.
+    /// One after the other, as they are there.
     fn next_to_spread(&mut self, now: Instant) -> Option<ServerId> {
-        let serving: BTreeSet<ServerId> = self.incoming.inbox.serving_peers().collect();
-        self.comparing.spread.retain(|server| serving.contains(server));
-        if now < self.comparing.spread_at { None } else { self.comparing.spread.pop_first() }
+        if now < self.comparing.spread_at {
+            return None;
+        }
+        let serves =
+            |server: &ServerId| self.incoming.inbox.serving_peers().any(|serving| serving == *server);
+        let place = self.comparing.spread.iter().position(serves)?;
+        self.comparing.spread.remove(place)
+    }
+
+    /// The database lacks own changes that a peer has.
+    pub(super) fn handle_lost(&mut self, now: Instant) {
+        self.comparing.unsure = true;
+        self.comparing.next_check = Some(now);
+    }
+
+    fn spread(&mut self, servers: impl IntoIterator<Item = ServerId>) {
+        for server in servers {
+            if !self.comparing.spread.contains(&server) {
+                self.comparing.spread.push_back(server);
+            }
+        }
     }
 
     /// What a comparison brought is in the database: it is not to be told any more that it was put back.
@@ -153,8 +171,8 @@ impl Running<'_> {
         if let Ok(healed) = &outcome {
             self.comparing.mending |= healed.left == 0;
             if healed.given > 0 && matches!(why, Why::CatchUp | Why::Mend) {
-                let others = self.incoming.inbox.serving_peers().filter(|other| *other != server);
-                self.comparing.spread.extend(others);
+                let others = self.incoming.known.servers().filter(|other| *other != server);
+                self.spread(others.collect::<Vec<_>>());
             }
         }
         match outcome {
@@ -162,13 +180,15 @@ impl Running<'_> {
                 self.comparing.catching_up = false;
                 self.incoming.inbox.handle_state(&healed.vector, now);
             }
-            Ok(_) if self.load.again && !self.load.unfinished => self.load.settling = true,
+            Ok(healed) if self.load.again && !self.load.unfinished && healed.left == 0 => {
+                self.load.settling = true;
+            }
             Ok(_) => {}
             Err(_) if why == Why::CatchUp => self.incoming.inbox.handle_reconcile_failure(now),
             // Sooner than the next time.
             Err(_) => {
                 if why == Why::Spread {
-                    self.comparing.spread.insert(server);
+                    self.spread([server]);
                     self.comparing.spread_at = now + limits::SPREAD_RETRY;
                 } else {
                     self.comparing.next_check = Some(now + limits::CHECK_RETRY);

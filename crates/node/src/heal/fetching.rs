@@ -49,8 +49,9 @@ impl Healer {
         let Taken { mut deletes, puts, mut later, .. } = taken;
         // What has come is of use, whatever was to follow. A name is given up before another entry gets it.
         deletes.extend(puts);
-        states::apply(&self.shared, deletes).await;
+        let applied = states::apply(&self.shared, deletes).await;
         looked?;
+        applied.ok_or(HealError::Lost)?;
         later.sort_by_key(|(depth, _)| *depth);
         let later: Vec<EntryUuid> = later.into_iter().map(|(_, uuid)| uuid).collect();
         self.fetch_in_order(&later).await?;
@@ -96,7 +97,8 @@ impl Healer {
                 states.push(state);
             }
             if bytes > limits::STATES_BYTES_MAX || asked.is_empty() {
-                states::apply(&self.shared, std::mem::take(&mut states)).await;
+                let states = std::mem::take(&mut states);
+                states::apply(&self.shared, states).await.ok_or(HealError::Lost)?;
                 bytes = 0;
             }
         }

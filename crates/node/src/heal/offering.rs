@@ -21,8 +21,9 @@ impl Healer {
         let offered = self.offer(offers, healed, &mut deleted).await;
         // What was learned is of use. All at once: they have to be deleted in another order than they were offered.
         healed.taken += deleted.len();
-        states::apply(&self.shared, deleted).await;
-        offered
+        let applied = states::apply(&self.shared, deleted).await;
+        offered?;
+        applied.ok_or(HealError::Lost)
     }
 
     async fn offer(

@@ -7,9 +7,9 @@ use crate::limits;
 use crate::shared::lock;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::BareJid;
@@ -42,6 +42,8 @@ pub(super) struct Keeper {
     /// Absent peers of which it was told that they have to compare.
     told: BTreeSet<BareJid>,
     remembered: Remembered,
+    /// The driver's; it is seen here when that has expired.
+    unseen: Arc<Mutex<Unseen>>,
     /// Up to here is, or is going to be, in the database what no journal has: the floor of the next one.
     passed: Vector,
     /// The number of the last journal that was made from the database in use.
@@ -58,12 +60,12 @@ impl Keeper {
         journal: Option<Journal>,
         config: StoreConfig,
         vector: Vector,
-        unseen: &Unseen,
+        unseen: Arc<Mutex<Unseen>>,
         database: Arc<dyn Database>,
         state: Arc<State>,
     ) -> Keeper {
         let mut remembered = journal.as_ref().map(Remembered::of).unwrap_or_default();
-        remembered.note(&unseen.iter().map(Record::Unseen).collect::<Vec<_>>());
+        remembered.note(&[Record::Unseen { unseen: lock(&unseen).clone(), at: now() }]);
         let pause = config.rebuild_pause;
         let again = journal.is_none().then(|| Instant::now() + pause);
         Keeper {
@@ -73,6 +75,7 @@ impl Keeper {
             seen: None,
             told: BTreeSet::new(),
             remembered,
+            unseen,
             passed: vector,
             number: 0,
             again,
@@ -200,6 +203,7 @@ impl Keeper {
         let (Book::Whole(journal) | Book::Filling(journal)) = &book else { return };
         journal.head().iter().for_each(|csn| self.passed.advance(csn));
         self.state.filling.store(0, Ordering::Release);
+        self.state.scan_wanted.store(false, Ordering::Release);
         if let Book::Filling(journal) = book {
             debug!("the new journal came to nothing: {problem}");
             drop(journal.discard());
@@ -250,9 +254,6 @@ impl Keeper {
         let mut journal = Journal::anew(&self.config.dir, &self.config.nsuffix)?;
         let mut records = vec![Record::Incomplete(true)];
         records.extend(self.passed.iter().map(Record::Floor));
-        if records.len() > 1 {
-            records.push(Record::TombstonesSince(now()));
-        }
         records.extend(self.remembered.records());
         if let Err(problem) = journal.write(&records) {
             drop(journal.discard());
@@ -322,6 +323,10 @@ impl Keeper {
             Ok(trimmed) => {
                 if trimmed.dropped > 0 {
                     debug!("the journal forgot {} old changes", trimmed.dropped);
+                }
+                if !self.remembered.unseen().is_empty() && journal.unseen().is_empty() {
+                    self.remembered.forget_unseen();
+                    *lock(&self.unseen) = Unseen::default();
                 }
                 let lacking = trimmed.forced.map(|forced| forced.lacking).unwrap_or_default();
                 self.told.retain(|told| absent.contains(told));

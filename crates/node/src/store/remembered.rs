@@ -12,6 +12,7 @@ pub(super) struct Remembered {
     peers: BTreeMap<String, Peer>,
     set_asides: BTreeMap<Csn, SetAside>,
     unseen: Unseen,
+    unseen_at: u64,
     put_back: bool,
 }
 
@@ -22,7 +23,8 @@ impl Remembered {
         let peers = journal.peers().unwrap_or_default().into_iter().map(Record::Peer);
         let set_asides = journal.set_asides().unwrap_or_default().into_iter().map(Record::SetAside);
         let put_back = journal.is_put_back().unwrap_or_default();
-        let state = journal.unseen().iter().map(Record::Unseen).chain([Record::PutBack(put_back)]);
+        let unseen = Record::Unseen { unseen: journal.unseen().clone(), at: journal.unseen_at() };
+        let state = [unseen, Record::PutBack(put_back)];
         remembered.note(&peers.chain(set_asides).chain(state).collect::<Vec<_>>());
         remembered
     }
@@ -39,17 +41,30 @@ impl Remembered {
                     }
                 }
                 Record::ClearedAside(csn) => drop(self.set_asides.remove(csn)),
-                Record::Unseen(span) => self.unseen.add(*span),
+                Record::Unseen { unseen, at } => {
+                    self.unseen.extend(unseen);
+                    self.unseen_at = self.unseen_at.max(*at);
+                }
                 Record::PutBack(yes) => self.put_back = *yes,
                 _ => {}
             }
         }
     }
 
+    pub(super) fn unseen(&self) -> &Unseen {
+        &self.unseen
+    }
+
+    /// It counts as seen from now on.
+    pub(super) fn forget_unseen(&mut self) {
+        self.unseen = Unseen::default();
+    }
+
     pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let peers = self.peers.values().cloned().map(Record::Peer);
         let set_asides = self.set_asides.values().cloned().map(Record::SetAside);
         let put_back = self.put_back.then_some(Record::PutBack(true));
-        peers.chain(set_asides).chain(self.unseen.iter().map(Record::Unseen)).chain(put_back)
+        let unseen = Record::Unseen { unseen: self.unseen.clone(), at: self.unseen_at };
+        peers.chain(set_asides).chain([unseen]).chain(put_back)
     }
 }

@@ -86,7 +86,7 @@ impl Rig {
         let config = StoreConfig { dir: place, nsuffix: "dc=x".to_owned(), retention, rebuild_pause };
         let vector = [csn(1)].into_iter().collect();
         let store =
-            Store::start(journal, config, &vector, &Unseen::default(), Arc::new(Nothing), Arc::default())
+            Store::start(journal, config, &vector, &Arc::default(), Arc::new(Nothing), Arc::default())
                 .unwrap();
         Rig { store, dir }
     }
