@@ -416,11 +416,11 @@ impl Incoming {
     }
 
     fn tell_gap(&mut self, group: &Group, config: &ReplicaConfig, origin: ServerId, from: u64, to: u64) {
-        self.gaps += 1;
         if from == 0 {
             info!("this server lacks changes of server {origin}; asking for them");
             return;
         }
+        self.gaps += 1;
         warn!(
             "changes {from} to {to} of server {origin} are missing; asking for them ({} holes so far)",
             self.gaps

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use xmppsync_journal::{Journal, Retention};
-use xmppsync_replica::{Csn, EntryUuid, ServerId, Unseen};
+use xmppsync_replica::{Csn, EntryUuid, ServerId};
 
 struct Nothing;
 
@@ -131,7 +131,7 @@ impl Rig {
             rebuild_pause: Duration::from_secs(1),
         };
         let wake = Arc::new(Notify::new());
-        let (vector, unseen) = (Vector::default(), Arc::new(Mutex::new(Unseen::default())));
+        let (vector, unseen) = (Vector::default(), Arc::default());
         let store =
             Store::start(Some(journal), config, &vector, &unseen, Arc::new(Nothing), Arc::clone(&wake));
         Rig { shared: Shared::new(vector, unseen, store.unwrap(), Arc::new(Nothing), wake), _dir: dir }

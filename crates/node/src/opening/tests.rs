@@ -80,6 +80,14 @@ impl Lab {
         lab
     }
 
+    /// What was unseen so far counts as seen.
+    fn expire(&self) {
+        let (mut journal, _) = Journal::open(self.0.path(), "dc=x").unwrap();
+        let all = xmppsync_journal::Retention { age_seconds: 1, bytes_max: u64::MAX };
+        journal.trim(now() + 10, all, &[]).unwrap();
+        journal.close(&three().generation.encode()).unwrap();
+    }
+
     fn unseen(&self) -> Unseen {
         Journal::open(self.0.path(), "dc=x").unwrap().0.unseen().clone()
     }
@@ -208,6 +216,7 @@ fn that_a_database_was_put_back_is_remembered_until_it_is_mended() {
 #[test]
 fn what_a_database_that_was_put_back_lacks_of_its_own_is_unseen_for_good() {
     let lab = Lab::new();
+    lab.expire();
     let mut database = three();
     lab.open_with(&mut database, true, &[Record::Head(csn(50, OWN))]);
     database.generation.file = 8;
@@ -223,20 +232,36 @@ fn what_a_database_that_was_put_back_lacks_of_its_own_is_unseen_for_good() {
     }
 }
 
+/// What was refused is forgotten with the journal, and must not look deleted.
 #[test]
-fn a_database_with_a_context_csn_and_no_journal_has_seen_what_that_covers() {
-    let lab = Lab::new();
-    let unseen = lab.unseen();
-    assert!(!unseen.contains(csn(1, OWN)) && !unseen.contains(csn(2, 2)));
+fn a_database_without_a_journal_has_seen_nothing() {
+    let unseen = Lab::new().unseen();
+    assert!(unseen.contains(csn(1, OWN)) && unseen.contains(csn(2, 2)));
     assert!(unseen.contains(csn(2, OWN)), "it may have made more");
+    assert!(!unseen.contains(csn(102, OWN)), "that is made from now on");
 }
 
 #[test]
-fn a_database_without_a_context_csn_has_seen_nothing() {
-    let lab = Lab(tempfile::tempdir().unwrap());
-    lab.open(&mut Fake { guessed: true, ..three() }, true);
+fn a_database_put_back_without_a_context_csn_has_seen_nothing() {
+    let lab = Lab::new();
+    lab.expire();
+    assert_eq!(lab.unseen(), Unseen::default());
+    let mut database = Fake { guessed: true, ..three() };
+    database.generation.file = 8;
+    lab.open(&mut database, true);
     let unseen = lab.unseen();
     assert!(unseen.contains(csn(1, OWN)) && unseen.contains(csn(1, 2)) && unseen.contains(csn(2, 2)));
+}
+
+/// What a peer gave back is in the journal before it is in the database.
+#[test]
+fn own_changes_that_only_the_journal_has_after_a_crash_are_unseen() {
+    let lab = Lab::new();
+    lab.expire();
+    lab.open_with(&mut three(), false, &[Record::Head(csn(120, OWN))]);
+    lab.open(&mut three(), false);
+    let unseen = lab.unseen();
+    assert!(unseen.contains(csn(120, OWN)) && !unseen.contains(csn(121, OWN)) && !unseen.contains(csn(2, 2)));
 }
 
 #[test]
