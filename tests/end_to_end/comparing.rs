@@ -2,7 +2,7 @@
 
 use crate::PATIENCE;
 use crate::catching_up::{add_many, settle_some};
-use crate::meanwhile::{assert_travels, count, end_of};
+use crate::meanwhile::{assert_travels, count, end_of, load_offline};
 use crate::steps::{PEOPLE, add_person, complaints, group_with, settle, wait_entry};
 use std::fs;
 use std::thread;
@@ -328,4 +328,21 @@ fn comparing_amid_writes_loses_nothing_and_brings_nothing_back() {
         assert_eq!(complaints(server), "", "on {}", server.name());
     }
     assert!(checks > 3, "{checks} comparisons");
+}
+
+/// Neither has a journal of before.
+#[test]
+fn servers_that_were_loaded_alike_by_slapadd_make_sure_that_they_are_equal() {
+    let mut group = Group::prepare(GroupOptions { servers: 2, ..GroupOptions::default() }).unwrap();
+    load_offline(&group);
+    group.start().unwrap();
+    settle(&group);
+    for server in &group.servers {
+        let log = server.run_log();
+        assert_eq!(count(&log, "taken from it") + count(&log, "still differ"), 0, "{}", end_of(&log));
+        assert!(count(&log, "nothing differs") > 0, "{}", end_of(&log));
+    }
+    // One that writes at once is not held up, nor is it written twice.
+    add_many(&group.servers[0], "more", 200, 10);
+    settle(&group);
 }

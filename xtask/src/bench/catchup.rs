@@ -121,6 +121,7 @@ impl Catchup {
         group.start()?;
         if kind.uses_xmpp() {
             servers::wait_joined(&group, 2)?;
+            servers::wait_equal(&group)?;
         }
         let warm_up = Changes { modifies: WARM_UP_CHANGES, deletes: 0, adds: 0, ..self.to_write("warm") };
         let wanted = warm_up.write(&group.servers[0])?;

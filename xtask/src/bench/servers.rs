@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use xmppsync_lab::{Group, GroupOptions, Live, Replication, SUFFIX, SlapdOptions, Topology, wait_until};
 
+use super::arrival::Watched;
 use super::cpu;
 use super::options::Kind;
 
@@ -49,6 +50,22 @@ pub(super) fn wait_joined(group: &Group, servers: usize) -> Result<()> {
         let answer = answer.map_err(|error| error.to_string())?;
         let digits: String = answer.chars().filter(char::is_ascii_digit).collect();
         if digits.parse() == Ok(servers) { Ok(()) } else { Err(answer) }
+    })?;
+    Ok(())
+}
+
+/// Waits until all that were loaded alike have made sure of that, and go on from one contextCSN.
+pub(super) fn wait_equal(group: &Group) -> Result<()> {
+    let mut watched = group.servers.iter().map(Watched::connect).collect::<Result<Vec<_>>>()?;
+    wait_until("the servers hold the same", JOIN_DEADLINE, || {
+        let held = watched.iter_mut().map(|server| server.holding().map_err(|error| format!("{error:#}")));
+        let held = held.collect::<Result<Vec<_>, _>>()?;
+        let is_equal = held.windows(2).all(|two| two[0] == two[1]);
+        if is_equal {
+            Ok(())
+        } else {
+            Err(held.iter().map(|held| held.to_string()).collect::<Vec<_>>().join("; "))
+        }
     })?;
     Ok(())
 }

@@ -104,6 +104,7 @@ impl Cell<'_> {
         group.start()?;
         if kind.uses_xmpp() {
             servers::wait_joined(&group, peers + 1)?;
+            servers::wait_equal(&group)?;
         }
         Ok(group)
     }
