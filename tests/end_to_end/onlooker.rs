@@ -221,7 +221,7 @@ fn a_hole_is_logged_counted_told_in_the_room_and_healed() {
 #[test]
 fn where_no_journal_reaches_back_the_entries_are_compared_which_is_told_in_the_room() {
     let mut group = group_and_account();
-    group.assert_equal(PATIENCE).unwrap();
+    settle(&group);
     group.servers[1].stop().unwrap();
     // Or the XMPP server would keep it for the other.
     let mut config = group.config(0).unwrap();
