@@ -1,35 +1,30 @@
 //! From the room, the nodes and the answers of peers to the queue of changes to apply.
 
-use crate::files;
+mod cards;
+mod pulls;
+
+pub(crate) use pulls::Pulled;
+
 use crate::host::Database;
 use crate::known::KnownPeers;
 use crate::limits;
-use crate::members::{Members, Seen};
+use crate::members::Members;
 use crate::replica::ReplicaConfig;
 use crate::shared::{Incoming as Work, Shared, lock};
+use cards::OwnChanges;
+use pulls::Asked;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::minidom::Element;
 use xmppsync_journal::Record;
 use xmppsync_link::Group;
-use xmppsync_replica::{
-    Action, Batch, Change, Csn, Inbox, InboxLimits, PeerCard, PullId, ServerId, Span, Vector,
-};
-use xmppsync_wire::{Assembler, Card, FileRequest, Large, NoticeKind, Part, Payload, Phase, Pull};
-
-/// The question that is open.
-#[derive(Clone, Debug)]
-struct Asked {
-    id: PullId,
-    from: ServerId,
-    have: Vector,
-    part: Option<(Csn, u32)>,
-}
+use xmppsync_replica::{Action, Batch, Change, Csn, Inbox, InboxLimits, ServerId, Vector};
+use xmppsync_wire::{Assembler, NoticeKind, Payload};
 
 /// What cannot be had by pulls.
 #[derive(Clone, Copy, Debug)]
@@ -38,18 +33,6 @@ pub(crate) enum Want {
     Compare(ServerId),
     /// The database is empty, and this peer's is not: it is to be loaded.
     Load(ServerId),
-}
-
-/// The answer to a pull.
-pub(crate) struct Pulled {
-    asked: Asked,
-    answer: Result<Answer, String>,
-}
-
-enum Answer {
-    Element(Element),
-    /// A single change that came as a file.
-    Batch(Batch),
 }
 
 pub(crate) struct Incoming {
@@ -77,26 +60,6 @@ pub(crate) struct Incoming {
     gaps: u64,
     /// A peer has shown own changes that are not here, and nobody was told yet.
     pub(crate) lost: bool,
-}
-
-/// Which changes of this server are here.
-#[derive(Default)]
-struct OwnChanges {
-    /// The last one at the start, and what of it and later was found at peers since.
-    known: Option<Csn>,
-    /// The first one of this run.
-    first: Option<Csn>,
-}
-
-impl OwnChanges {
-    /// The changes up to `csn` that a peer has and this server has lost; each is told once.
-    fn lost(&mut self, csn: Csn) -> Option<Span> {
-        let made_now = self.first.is_some_and(|first| csn >= first);
-        if made_now || Some(csn) <= self.known {
-            return None;
-        }
-        Span::new(self.known.replace(csn), csn)
-    }
 }
 
 impl Incoming {
@@ -166,96 +129,6 @@ impl Incoming {
         }
     }
 
-    /// Returns the peer's node to subscribe to, when the peer is new.
-    pub(crate) fn handle_card(
-        &mut self,
-        jid: FullJid,
-        payload: &Element,
-        shared: &Shared,
-        config: &ReplicaConfig,
-        now: Instant,
-    ) -> Option<(BareJid, String)> {
-        let bare = jid.to_bare();
-        let card = match self.usable_card(&bare, payload, shared, config) {
-            Ok(card) => card,
-            Err(problem) => {
-                if self.refused_cards.insert(bare) {
-                    error!("{jid} does not take part: {problem}");
-                }
-                return None;
-            }
-        };
-        let serves = card.phase == Phase::Ready;
-        let (node, server) = (card.node.clone(), card.sid);
-        let seen = self.members.handle_card(jid.clone(), server);
-        match &seen {
-            Seen::ServerIdTaken(owner) => {
-                if self.refused_cards.insert(bare) {
-                    error!(
-                        "{jid} does not take part: {owner} has the same serverID {server}; give every server its own"
-                    );
-                }
-                return None;
-            }
-            Seen::Joined => {
-                self.known.handle_card(&bare, &card, shared, now);
-                self.known.handle_joined(bare.clone(), lock(&shared.vector).clone());
-                info!("server {server} ({jid}) is in the room");
-            }
-            Seen::Updated => self.known.handle_card(&bare, &card, shared, now),
-        }
-        self.refused_cards.remove(&bare);
-        if let Some(lost) = card.vector.get(config.server_id).and_then(|csn| self.own.lost(csn)) {
-            self.handle_lost(&jid, lost, shared);
-        }
-        self.inbox.handle_card(PeerCard { server, boot: card.boot, vector: card.vector, serves }, now);
-        (seen == Seen::Joined).then_some((bare, node))
-    }
-
-    /// A peer has changes of this server that are not here: with a later one made, they would count as seen and deleted.
-    fn handle_lost(&mut self, peer: &FullJid, lost: Span, shared: &Shared) {
-        shared.add_unseen([lost].into_iter().collect());
-        // One that is empty is loaded.
-        if !self.empty {
-            warn!(
-                "{peer} has changes of this server (up to {}) that are not here: the database was put back to an earlier \
-                 state; its entries are compared",
-                lost.until()
-            );
-            self.lost = true;
-        }
-    }
-
-    fn usable_card(
-        &self,
-        jid: &BareJid,
-        payload: &Element,
-        shared: &Shared,
-        config: &ReplicaConfig,
-    ) -> Result<Card, String> {
-        let card = match Payload::decode(payload) {
-            Ok(Payload::Card(card)) => card,
-            Ok(_) => return Err("its presence carries no card".to_owned()),
-            Err(problem) => return Err(problem.to_string()),
-        };
-        if card.suffix != config.nsuffix {
-            return Err(format!(
-                "it has the database \"{}\" in the room of \"{}\"; give every database its own room, see xmppsync-room",
-                card.suffix, config.nsuffix
-            ));
-        }
-        if let Some(problem) = another_data_set(&card, shared) {
-            return Err(problem);
-        }
-        if card.sid == config.server_id {
-            return Err(format!("it has this server's serverID {}; give every server its own", card.sid));
-        }
-        let loading =
-            card.progress.map(|at| format!(", loading {} of {}", at.done, at.total)).unwrap_or_default();
-        debug!("card of {jid}: sequence {}{loading}, vector {:?}", card.seq, card.vector);
-        Ok(card)
-    }
-
     pub(crate) fn handle_live(&mut self, from: &BareJid, payload: &Element, now: Instant) {
         let batch = match Payload::decode(payload) {
             Ok(Payload::Batch(batch)) => Some(batch),
@@ -314,67 +187,6 @@ impl Incoming {
         // Powers of two: a flood shows without flooding the log.
         if self.dropped.is_power_of_two() {
             warn!("a message from {from} was dropped: {why}; {} in all", self.dropped);
-        }
-    }
-
-    pub(crate) fn handle_pulled(
-        &mut self,
-        group: &Arc<Group>,
-        pulled: Pulled,
-        shared: &Arc<Shared>,
-        now: Instant,
-    ) {
-        if pulled.answer.is_ok() && !has_room(shared) {
-            self.waiting = Some(pulled);
-            return;
-        }
-        let Pulled { asked, answer } = pulled;
-        let answer = match answer {
-            Ok(Answer::Batch(batch)) => {
-                self.inbox.handle_page(asked.id, vec![batch], &[], true, now);
-                return;
-            }
-            Ok(Answer::Element(element)) => Ok(element),
-            Err(problem) => Err(problem),
-        };
-        match answer.map(|page| Payload::decode(&page)) {
-            Ok(Ok(Payload::Page(page)))
-                if self.empty && self.inbox.is_asked(asked.id) && (page.more || !page.beyond.is_empty()) =>
-            {
-                self.inbox.hold();
-                self.load_from = Some(asked.from);
-            }
-            Ok(Ok(Payload::Page(page))) => {
-                self.inbox.handle_page(asked.id, page.batches, &page.beyond, page.more, now);
-            }
-            Ok(Ok(Payload::Part(part))) => self.handle_pulled_part(group, asked, part, now),
-            Ok(Ok(Payload::Large(large))) => self.fetch(group, asked, large, shared, now),
-            // A change of just the size that fits a stanza but no page.
-            Ok(Ok(Payload::Batch(batch))) => self.inbox.handle_page(asked.id, vec![batch], &[], true, now),
-            Ok(other) => {
-                let problem =
-                    other.err().map_or_else(|| "it is no page".to_owned(), |problem| problem.to_string());
-                warn!("the answer of server {} cannot be used: {problem}", asked.from);
-                self.inbox.handle_pull_failure(asked.id, now);
-            }
-            Err(problem) => {
-                debug!("server {} does not answer: {problem}", asked.from);
-                self.inbox.handle_pull_failure(asked.id, now);
-            }
-        }
-    }
-
-    /// A change that is too large for a page comes part by part.
-    fn handle_pulled_part(&mut self, group: &Arc<Group>, asked: Asked, part: Part, now: Instant) {
-        let number = part.n + 1;
-        let csn = asked.part.map(|(csn, _)| csn).or(part.change);
-        match (self.pulled_parts.handle_part(part), csn) {
-            (Ok(Some(batch)), _) => self.inbox.handle_page(asked.id, vec![batch], &[], true, now),
-            (Ok(None), Some(csn)) => self.ask(group, Asked { part: Some((csn, number)), ..asked }, now),
-            (outcome, _) => {
-                debug!("part from server {}: {:?}", asked.from, outcome.err());
-                self.inbox.handle_pull_failure(asked.id, now);
-            }
         }
     }
 
@@ -463,42 +275,6 @@ impl Incoming {
         }
     }
 
-    fn ask(&mut self, group: &Arc<Group>, asked: Asked, now: Instant) {
-        let pull = Pull { vector: asked.have.clone(), bytes_max: limits::PAGE_BYTES_MAX, part: asked.part };
-        let (Some(member), Ok(request)) = (self.members.get(asked.from), Payload::Pull(pull).to_element())
-        else {
-            self.inbox.handle_pull_failure(asked.id, now);
-            return;
-        };
-        debug!("asking server {} for what follows {:?}", asked.from, asked.have);
-        let (to, group, pulled) = (member.jid.clone(), group.clone(), self.pulled.clone());
-        while self.requests.try_join_next().is_some() {}
-        self.requests.spawn(async move {
-            let answer = group.request(to, request, limits::PULL_TIMEOUT).await;
-            let answer = answer.map(Answer::Element).map_err(|problem| problem.to_string());
-            // The driver has ended: nobody needs the answer.
-            let _ = pulled.send(Pulled { asked, answer }).await;
-        });
-    }
-
-    /// A change that is too large for stanzas comes as a file.
-    fn fetch(&mut self, group: &Arc<Group>, asked: Asked, large: Large, shared: &Arc<Shared>, now: Instant) {
-        let Some(member) = self.members.get(asked.from) else {
-            self.inbox.handle_pull_failure(asked.id, now);
-            return;
-        };
-        info!("a change of server {} ({} bytes) comes as a file", large.origin, large.bytes);
-        let (from, group, shared) = (member.jid.clone(), group.clone(), Arc::clone(shared));
-        let pulled = self.pulled.clone();
-        self.requests.spawn(async move {
-            let Large { origin, boot, seq: first, prev, csn, .. } = large;
-            let fetched = files::fetch(&group, &shared.offers, &from, FileRequest::Change(csn)).await;
-            let batch = |change| Answer::Batch(Batch { origin, boot, first, prev, changes: vec![change] });
-            let answer = fetched.map(batch).map_err(|problem| problem.to_string());
-            let _ = pulled.send(Pulled { asked, answer }).await;
-        });
-    }
-
     /// Asks the host for a thread when there is something to apply. Returns when to ask again.
     pub(crate) fn submit(
         &mut self,
@@ -526,20 +302,6 @@ impl Incoming {
 /// For what another page brings, in the queue to apply and in that to the journal. Every write to either wakes the driver.
 fn has_room(shared: &Shared) -> bool {
     shared.store.has_room() && lock(&shared.to_apply).has_room()
-}
-
-/// Two databases that were begun apart never mix. One whose suffix entry was made anew knows all that the older one
-/// does, or the other way round.
-fn another_data_set(card: &Card, shared: &Shared) -> Option<String> {
-    let (own, theirs) = ((*lock(&shared.dataset))?, card.dataset?);
-    let vector = lock(&shared.vector).clone();
-    if own == theirs || vector.dominates(&card.vector) || card.vector.dominates(&vector) {
-        return None;
-    }
-    Some(format!(
-        "its database is another one than this (the suffix entries have the entryUUIDs {theirs} and {own}); choose the one \
-         to keep, and on the other server stop slapd, remove the database's files and its journal, and start it: it is loaded then"
-    ))
 }
 
 fn say(group: &Group, config: &ReplicaConfig, kind: NoticeKind, body: String) {
