@@ -235,25 +235,3 @@ fn while_it_loads_its_card_says_how_far_and_it_is_nobodys_source() {
     let far = cards.iter().filter(|card| !card.contains("loading 0 of ")).count();
     assert!(far > 0, "no card shows progress: {cards:#?}");
 }
-
-#[test]
-fn clients_are_answered_busy_where_the_admin_wants_it_so() {
-    let mut group = full_and_empty(3, &many(MANY));
-    let mut config = group.config(1).unwrap();
-    config.databases[0].overlay_lines.push("xmppsync-serve-while-loading off".to_owned());
-    group.servers[1].set_config(config).unwrap();
-    group.start().unwrap();
-    group.servers[1].wait_log("loading ", PATIENCE).unwrap();
-    let mut ldap = group.servers[1].ldap().unwrap();
-    let search = raw(&mut ldap).search(SUFFIX, xmppsync_lab::ldap3::Scope::Base, "(objectClass=*)", ["1.1"]);
-    let found = search.unwrap().1.rc;
-    let written = code(raw(&mut ldap).modify(SUFFIX, vec![set("description", &["x"])]));
-    assert!(!group.servers[1].run_log().contains("entries loaded from"), "too fast");
-    assert_eq!((found, written), (BUSY, BUSY));
-    // By default clients are served what is there.
-    wait_half(&group.servers[2], 10);
-    wait_loaded(&group.servers[1]);
-    wait_loaded(&group.servers[2]);
-    ldap.replace(SUFFIX, "description", &["served again"]).unwrap();
-    settle(&group);
-}

@@ -234,3 +234,26 @@ fn two_databases_that_were_made_apart_refuse_each_other() {
     add_person(&mut group.servers[1].ldap().unwrap(), "together");
     settle(&group);
 }
+
+#[test]
+fn clients_are_answered_busy_where_the_admin_wants_it_so() {
+    let (mut group, hold) = held_at("loading", 3, MANY);
+    group.servers[2].set_environment(&[(HOLD_AT, &format!("loading:{}", hold.0.display()))]);
+    let mut config = group.config(1).unwrap();
+    config.databases[0].overlay_lines.push("xmppsync-serve-while-loading off".to_owned());
+    group.servers[1].set_config(config).unwrap();
+    group.start().unwrap();
+    group.servers[1].wait_log(&format!("loading {} entries from", MANY + 2), PATIENCE).unwrap();
+    let mut ldap = group.servers[1].ldap().unwrap();
+    let search = raw(&mut ldap).search(SUFFIX, xmppsync_lab::ldap3::Scope::Base, "(objectClass=*)", ["1.1"]);
+    let found = search.unwrap().1.rc;
+    let written = code(raw(&mut ldap).modify(SUFFIX, vec![set("description", &["x"])]));
+    assert_eq!((found, written), (BUSY, BUSY));
+    // By default clients are served what is there.
+    wait_half(&group.servers[2], 10);
+    hold.release();
+    wait_loaded(&group.servers[1]);
+    wait_loaded(&group.servers[2]);
+    ldap.replace(SUFFIX, "description", &["served again"]).unwrap();
+    settle(&group);
+}
