@@ -3,7 +3,9 @@
 use crate::PATIENCE;
 use crate::meanwhile::{ROOM, Writer, assert_travels, load_offline, wait_joined, write};
 use crate::steps::*;
+use std::io;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -23,8 +25,33 @@ const NODE_OF_FIRST: &str = "ldapsync/1/dc=example,dc=com";
 /// An XMPP client in a thread of its own.
 struct Onlooker {
     events: Receiver<Event>,
+    log: Log,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the client's session tells.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn wait(&self, text: &str) {
+        wait_until(&format!("the onlooker's log says {text:?}"), PATIENCE, || {
+            let log = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
+            if log.contains(text) { Ok(()) } else { Err(log) }
+        })
+        .unwrap();
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Onlooker {
@@ -66,7 +93,14 @@ impl Onlooker {
         };
         let (sender, events) = channel();
         let (stop, stopped) = oneshot::channel();
+        let log = Log::default();
+        let written = log.clone();
         let thread = std::thread::spawn(move || {
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::DEBUG)
+                .with_writer(move || written.clone())
+                .finish();
+            let _told = tracing::subscriber::set_default(subscriber);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let session = Session::start(session);
@@ -89,7 +123,7 @@ impl Onlooker {
                 session.close(Duration::from_secs(5)).await;
             });
         });
-        Onlooker { events, stop: Some(stop), thread: Some(thread) }
+        Onlooker { events, log, stop: Some(stop), thread: Some(thread) }
     }
 
     /// The first event for which there is a value; those before it are passed over.
@@ -257,6 +291,7 @@ fn who_is_no_member_of_the_room_reads_the_copy_on_the_node() {
     group.start().unwrap();
     wait_together(&group);
     let onlooker = Onlooker::start(&group, "elsewhere", Some(NODE_OF_FIRST));
+    onlooker.log.wait("subscribed");
     // While it is a peer and reads the room, nothing is published for it.
     group.servers[0].stop().unwrap();
     group.servers[0].set_config(right).unwrap();

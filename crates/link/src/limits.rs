@@ -114,6 +114,8 @@ pub(crate) const SUBSCRIBE_QUIET_ATTEMPTS: u32 = 4;
 
 /// How often the subscribers of the own node are counted.
 pub(crate) const OUTSIDERS_EVERY: Duration = Duration::from_secs(60);
+/// The pause when the service did not tell.
+pub(crate) const OUTSIDERS_RETRY: Duration = Duration::from_secs(5);
 
 /// Nodes of peers that one group subscribes to.
 pub(crate) const SUBSCRIPTIONS_MAX: usize = 4096;

@@ -19,8 +19,8 @@ use crate::config::GroupConfig;
 use crate::elements::{Member, MemberList, NodeMembers, form};
 use crate::event::{Carrier, Event};
 use crate::limits::{
-    NODE_MAX, NODE_MIN, OUTSIDERS_EVERY, PAYLOAD_BYTES_MAX, PUBLISH_TIMEOUT, SUBSCRIBE_QUIET_ATTEMPTS,
-    SUBSCRIPTIONS_MAX,
+    NODE_MAX, NODE_MIN, OUTSIDERS_EVERY, OUTSIDERS_RETRY, PAYLOAD_BYTES_MAX, PUBLISH_TIMEOUT,
+    SUBSCRIBE_QUIET_ATTEMPTS, SUBSCRIPTIONS_MAX,
 };
 use crate::out::{Asked, Cx, IqFailure, IqResult, NodeIq};
 use crate::problem::{Kind, Problem};
@@ -246,7 +246,9 @@ impl Nodes {
                 Err(failure) => self.failed(&failure, cx),
             },
             NodeIq::Subscribers => {
-                self.next_count = Some(cx.now + OUTSIDERS_EVERY);
+                let counted = matches!(result, Ok(Some(_)));
+                // Nobody outside gets anything before they are counted.
+                self.next_count = Some(cx.now + if counted { OUTSIDERS_EVERY } else { OUTSIDERS_RETRY });
                 if let Ok(Some(payload)) = result {
                     count_outsiders(payload, cx);
                 }
