@@ -5,13 +5,15 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SHIM: [&str; 12] = [
+const SHIM: [&str; 14] = [
     "register.c",
     "layout.c",
     "config.c",
     "capture.c",
     "transactions.c",
     "apply.c",
+    "put.c",
+    "commits.c",
     "attributes.c",
     "context.c",
     "read.c",

@@ -1,26 +1,9 @@
 /* One change of another server into this database, through the backend and the overlays below the
  * frontend: the frontend would refuse attributes that clients may not write. */
 
-#include "shim.h"
+#include "apply.h"
 
-/* Where a change goes and what it becomes on the way. */
-typedef struct target {
-	struct berval dn, ndn; /* of the entry, tmpalloc'ed; NULL: there is no such entry */
-	struct berval csn;     /* its entryCSN, tmpalloc'ed */
-} target;
-
-typedef struct verdict {
-	int *result;
-	char *text;
-	size_t text_len;
-} verdict;
-
-static struct berval bv_in(xs_bytes bytes)
-{
-	return (struct berval){ .bv_len = bytes.len, .bv_val = bytes.ptr };
-}
-
-static int say(verdict v, int outcome, int result, const char *text)
+int xs_say(verdict v, int outcome, int result, const char *text)
 {
 	*v.result = result;
 	snprintf(v.text, v.text_len, "%s", text && *text ? text : ldap_err2string(result));
@@ -35,9 +18,9 @@ static int judge(verdict v, int rc, const char *text)
 	case LDAP_BUSY:
 	case LDAP_UNAVAILABLE:
 	case LDAP_OTHER: /* back-mdb's word for a full map, a full disk and the like */
-		return say(v, XS_TEMPORARY, rc, text);
+		return xs_say(v, XS_TEMPORARY, rc, text);
 	default:
-		return say(v, XS_FAILED, rc, text);
+		return xs_say(v, XS_FAILED, rc, text);
 	}
 }
 
@@ -166,8 +149,7 @@ static int mod_into(Modifications *m, const xs_modification *from, const char **
 	return LDAP_SUCCESS;
 }
 
-/* slapd's own form of the modifications, checked against the schema and normalised. */
-static int mods_in(Operation *op, const xs_change *change, const target *t, Modifications **out, verdict v)
+int xs_mods_in(Operation *op, const xs_change *change, const target *t, Modifications **out, verdict v)
 {
 	char buffer[SLAP_TEXT_BUFLEN];
 	const char *text = NULL;
@@ -185,7 +167,7 @@ static int mods_in(Operation *op, const xs_change *change, const target *t, Modi
 			ch_free(m);
 			slap_mods_free(*out, 1);
 			*out = NULL;
-			return say(v, XS_REFUSED, rc, buffer);
+			return xs_say(v, XS_REFUSED, rc, buffer);
 		}
 		if (!xs_replicated(m->sml_desc, t == NULL) || outdated(t, change, m->sml_desc)) {
 			slap_mods_free(m, 1);
@@ -201,7 +183,7 @@ static int mods_in(Operation *op, const xs_change *change, const target *t, Modi
 	if (rc != LDAP_SUCCESS) {
 		slap_mods_free(*out, 1);
 		*out = NULL;
-		return say(v, XS_REFUSED, rc, text);
+		return xs_say(v, XS_REFUSED, rc, text);
 	}
 	return XS_APPLIED;
 }
@@ -229,7 +211,7 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 	Entry *e;
 	int rc, outcome;
 
-	outcome = mods_in(op, change, NULL, &mods, v);
+	outcome = xs_mods_in(op, change, NULL, &mods, v);
 	if (outcome != XS_APPLIED) {
 		return outcome;
 	}
@@ -238,7 +220,7 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 	if (rc != LDAP_SUCCESS) {
 		slap_mods_free(mods, 1);
 		entry_free(e);
-		return say(v, XS_REFUSED, rc, "the DN is not valid here");
+		return xs_say(v, XS_REFUSED, rc, "the DN is not valid here");
 	}
 	op->o_tag = LDAP_REQ_ADD;
 	op->o_req_dn = e->e_name;
@@ -247,7 +229,7 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 	slap_mods_free(mods, 0);
 	if (rc != LDAP_SUCCESS) {
 		entry_free(e);
-		return say(v, XS_REFUSED, rc, text);
+		return xs_say(v, XS_REFUSED, rc, text);
 	}
 	uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
 	if (uuid == NULL || uuid->a_vals[0].bv_len != change->uuid.len
@@ -255,7 +237,7 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 	{
 		/* slapd would make one up, another on every server. */
 		entry_free(e);
-		return say(v, XS_REFUSED, LDAP_PROTOCOL_ERROR, "the entry does not have the entryUUID that the change names");
+		return xs_say(v, XS_REFUSED, LDAP_PROTOCOL_ERROR, "the entry does not have the entryUUID that the change names");
 	}
 	op->ora_e = e;
 	op->ora_modlist = NULL;
@@ -282,12 +264,31 @@ static void queue_csn(Operation *op, const xs_change *change)
 	slap_queue_csn(op, &csn);
 }
 
-static int apply_modify(xs_op *x, const xs_change *change, target *t, verdict v)
+int xs_modify(xs_op *x, const xs_change *change, const target *t, Modifications *mods, verdict v)
 {
 	Operation *op = x->op;
 	SlapReply rs = { REP_RESULT };
+	int outcome;
+
+	op->o_tag = LDAP_REQ_MODIFY;
+	op->o_req_dn = t->dn;
+	op->o_req_ndn = t->ndn;
+	op->orm_modlist = mods;
+	op->orm_no_opattrs = 1;
+	op->orm_increment = 0;
+	queue_csn(op, change);
+	outcome = judge(v, op->o_bd->be_modify(op, &rs), x->text);
+	slap_mods_free(op->orm_modlist, 1);
+	op->orm_modlist = NULL;
+	op->orm_no_opattrs = 0;
+	return outcome;
+}
+
+static int apply_modify(xs_op *x, const xs_change *change, target *t, verdict v)
+{
+	Operation *op = x->op;
 	Modifications *mods, *m;
-	int rc, increments = 0, outcome = mods_in(op, change, t, &mods, v);
+	int increments = 0, outcome = xs_mods_in(op, change, t, &mods, v);
 
 	if (outcome != XS_APPLIED || mods == NULL) {
 		return outcome;
@@ -301,73 +302,73 @@ static int apply_modify(xs_op *x, const xs_change *change, target *t, verdict v)
 			m->sml_op = SLAP_MOD_SOFTDEL;
 		}
 	}
-	op->o_tag = LDAP_REQ_MODIFY;
-	op->o_req_dn = t->dn;
-	op->o_req_ndn = t->ndn;
-	op->orm_modlist = mods;
-	op->orm_no_opattrs = 1;
-	op->orm_increment = 0;
 	/* Without it, one value that is there already keeps the others of its list from being added (mods.c 86-180). It
 	 * would also make up a value to increment. */
 	op->o_permissive_modify = increments ? SLAP_CONTROL_NONE : SLAP_CONTROL_NONCRITICAL;
-	queue_csn(op, change);
-	rc = op->o_bd->be_modify(op, &rs);
+	outcome = xs_modify(x, change, t, mods, v);
 	op->o_permissive_modify = SLAP_CONTROL_NONE;
-	outcome = judge(v, rc, x->text);
-	slap_mods_free(op->orm_modlist, 1);
-	op->orm_modlist = NULL;
-	op->orm_no_opattrs = 0;
+	return outcome;
+}
+
+int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_naming *to, Modifications *mods, verdict v)
+{
+	Operation *op = x->op;
+	SlapReply rs = { REP_RESULT };
+	Modifications **tail;
+	int outcome;
+
+	op->o_tag = LDAP_REQ_MODRDN;
+	op->o_req_dn = t->dn;
+	op->o_req_ndn = t->ndn;
+	op->orr_newrdn = to->rdn;
+	op->orr_nnewrdn = to->nrdn;
+	op->orr_newSup = to->superior;
+	op->orr_nnewSup = to->nsuperior;
+	op->orr_deleteoldrdn = to->delete_old;
+	op->orr_modlist = NULL;
+	op->orr_no_opattrs = 1;
+	if (slap_modrdn2mods(op, &rs) != LDAP_SUCCESS) {
+		outcome = xs_say(v, XS_REFUSED, rs.sr_err, rs.sr_text);
+		slap_mods_free(mods, 1);
+	} else {
+		for (tail = &op->orr_modlist; *tail != NULL; tail = &(*tail)->sml_next)
+			;
+		*tail = mods;
+		queue_csn(op, change);
+		outcome = judge(v, op->o_bd->be_modrdn(op, &rs), x->text);
+	}
+	slap_mods_free(op->orr_modlist, 1);
+	op->orr_modlist = NULL;
+	op->orr_no_opattrs = 0;
 	return outcome;
 }
 
 static int apply_modrdn(xs_op *x, const xs_change *change, target *t, verdict v)
 {
 	Operation *op = x->op;
-	SlapReply rs = { REP_RESULT };
 	struct berval rdn = bv_in(change->new_rdn), superior = bv_in(change->new_superior);
-	struct berval prdn = BER_BVNULL, nrdn = BER_BVNULL, psup = BER_BVNULL, nsup = BER_BVNULL;
-	Modifications *operational = NULL, **tail;
-	int rc, outcome = mods_in(op, change, t, &operational, v);
+	struct berval psup = BER_BVNULL, nsup = BER_BVNULL;
+	xs_naming to = { BER_BVNULL, BER_BVNULL, NULL, NULL, change->delete_old_rdn };
+	Modifications *operational = NULL;
+	int outcome = xs_mods_in(op, change, t, &operational, v);
 
 	if (outcome != XS_APPLIED) {
 		return outcome;
 	}
-	if (rdnPretty(NULL, &rdn, &prdn, op->o_tmpmemctx) != LDAP_SUCCESS
-		|| rdnNormalize(0, NULL, NULL, &rdn, &nrdn, op->o_tmpmemctx) != LDAP_SUCCESS
+	if (rdnPretty(NULL, &rdn, &to.rdn, op->o_tmpmemctx) != LDAP_SUCCESS
+		|| rdnNormalize(0, NULL, NULL, &rdn, &to.nrdn, op->o_tmpmemctx) != LDAP_SUCCESS
 		|| (superior.bv_val != NULL
 			&& dnPrettyNormal(NULL, &superior, &psup, &nsup, op->o_tmpmemctx) != LDAP_SUCCESS))
 	{
-		outcome = say(v, XS_REFUSED, LDAP_INVALID_DN_SYNTAX, "the new RDN or superior is not valid here");
-		goto done;
-	}
-	op->o_tag = LDAP_REQ_MODRDN;
-	op->o_req_dn = t->dn;
-	op->o_req_ndn = t->ndn;
-	op->orr_newrdn = prdn;
-	op->orr_nnewrdn = nrdn;
-	op->orr_newSup = psup.bv_val ? &psup : NULL;
-	op->orr_nnewSup = nsup.bv_val ? &nsup : NULL;
-	op->orr_deleteoldrdn = change->delete_old_rdn;
-	op->orr_modlist = NULL;
-	op->orr_no_opattrs = 1;
-	if (slap_modrdn2mods(op, &rs) != LDAP_SUCCESS) {
-		outcome = say(v, XS_REFUSED, rs.sr_err, rs.sr_text);
+		slap_mods_free(operational, 1);
+		outcome = xs_say(v, XS_REFUSED, LDAP_INVALID_DN_SYNTAX, "the new RDN or superior is not valid here");
 	} else {
-		for (tail = &op->orr_modlist; *tail != NULL; tail = &(*tail)->sml_next)
-			;
-		*tail = operational;
-		operational = NULL;
-		queue_csn(op, change);
-		rc = op->o_bd->be_modrdn(op, &rs);
-		outcome = judge(v, rc, x->text);
+		to.superior = psup.bv_val ? &psup : NULL;
+		to.nsuperior = nsup.bv_val ? &nsup : NULL;
+		outcome = xs_rename(x, change, t, &to, operational, v);
 	}
-	slap_mods_free(op->orr_modlist, 1);
-	op->orr_modlist = NULL;
-	op->orr_no_opattrs = 0;
-done:
-	slap_mods_free(operational, 1);
-	op->o_tmpfree(prdn.bv_val, op->o_tmpmemctx);
-	op->o_tmpfree(nrdn.bv_val, op->o_tmpmemctx);
+	op->o_tmpfree(to.rdn.bv_val, op->o_tmpmemctx);
+	op->o_tmpfree(to.nrdn.bv_val, op->o_tmpmemctx);
 	op->o_tmpfree(psup.bv_val, op->o_tmpmemctx);
 	op->o_tmpfree(nsup.bv_val, op->o_tmpmemctx);
 	return outcome;
@@ -388,147 +389,9 @@ static int apply_delete(xs_op *x, const xs_change *change, target *t, verdict v)
 	if (rc == LDAP_OTHER && x->txn != NULL && strcmp(x->text, "commit failed") == 0) {
 		/* back-mdb takes "the parent has no other child" for a failed commit, which it does not even try inside
 		 * of a transaction (back-mdb/delete.c 345-386). The entry is gone, but other overlays were told that it is not. */
-		return say(v, XS_ALONE, rc, x->text);
+		return xs_say(v, XS_ALONE, rc, x->text);
 	}
 	return judge(v, rc, x->text);
-}
-
-/* An entry that has to become as the change says: other name, attributes, or both. */
-static int rename_to(xs_op *x, const xs_change *change, target *t, verdict v)
-{
-	Operation *op = x->op;
-	SlapReply rs = { REP_RESULT };
-	struct berval dn = bv_in(change->dn), pdn = BER_BVNULL, ndn = BER_BVNULL;
-	struct berval rdn, nrdn, superior, nsuperior, old;
-	int rc, outcome = XS_APPLIED;
-
-	if (dnPrettyNormal(NULL, &dn, &pdn, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS) {
-		return say(v, XS_REFUSED, LDAP_INVALID_DN_SYNTAX, "the DN is not valid here");
-	}
-	if (dn_match(&ndn, &t->ndn)) {
-		goto done;
-	}
-	dnRdn(&pdn, &rdn);
-	dnRdn(&ndn, &nrdn);
-	dnParent(&pdn, &superior);
-	dnParent(&ndn, &nsuperior);
-	dnParent(&t->ndn, &old);
-	/* The functions that look at an RDN expect its end to be the text's. */
-	ber_dupbv_x(&rdn, &rdn, op->o_tmpmemctx);
-	ber_dupbv_x(&nrdn, &nrdn, op->o_tmpmemctx);
-	op->o_tag = LDAP_REQ_MODRDN;
-	op->o_req_dn = t->dn;
-	op->o_req_ndn = t->ndn;
-	op->orr_newrdn = rdn;
-	op->orr_nnewrdn = nrdn;
-	op->orr_newSup = dn_match(&old, &nsuperior) ? NULL : &superior;
-	op->orr_nnewSup = dn_match(&old, &nsuperior) ? NULL : &nsuperior;
-	op->orr_deleteoldrdn = 0; /* the modify that follows sets all values */
-	op->orr_modlist = NULL;
-	op->orr_no_opattrs = 1;
-	if (slap_modrdn2mods(op, &rs) != LDAP_SUCCESS) {
-		outcome = say(v, XS_REFUSED, rs.sr_err, rs.sr_text);
-	} else {
-		queue_csn(op, change);
-		rc = op->o_bd->be_modrdn(op, &rs);
-		outcome = judge(v, rc, x->text);
-		slap_graduate_commit_csn(op);
-		xs_op_reset_csn(op);
-	}
-	slap_mods_free(op->orr_modlist, 1);
-	op->orr_modlist = NULL;
-	op->orr_no_opattrs = 0;
-	op->o_tmpfree(rdn.bv_val, op->o_tmpmemctx);
-	op->o_tmpfree(nrdn.bv_val, op->o_tmpmemctx);
-	if (outcome == XS_APPLIED) {
-		op->o_tmpfree(t->dn.bv_val, op->o_tmpmemctx);
-		op->o_tmpfree(t->ndn.bv_val, op->o_tmpmemctx);
-		t->dn = pdn;
-		t->ndn = ndn;
-		return outcome;
-	}
-done:
-	op->o_tmpfree(pdn.bv_val, op->o_tmpmemctx);
-	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
-	return outcome;
-}
-
-static int in_mods(const Modifications *m, const AttributeDescription *ad)
-{
-	for (; m != NULL && m->sml_desc != ad; m = m->sml_next)
-		;
-	return m != NULL;
-}
-
-/* Attributes that the entry has and the state does not go. */
-static int remove_others(xs_db *db, Operation *op, const target *t, Modifications **mods)
-{
-	struct berval ndn = t->ndn;
-	Entry *e = NULL;
-	Attribute *a;
-
-	if (be_entry_get_rw(op, &ndn, NULL, NULL, 0, &e) != LDAP_SUCCESS || e == NULL) {
-		return LDAP_NO_SUCH_OBJECT;
-	}
-	for (a = e->e_attrs; a != NULL; a = a->a_next) {
-		Modifications *m;
-
-		if (!xs_replicated(a->a_desc, 1) || xs_made_here(db, a->a_desc) || in_mods(*mods, a->a_desc)) {
-			continue;
-		}
-		m = ch_calloc(1, sizeof(*m));
-		m->sml_op = LDAP_MOD_REPLACE;
-		m->sml_flags = SLAP_MOD_INTERNAL;
-		m->sml_desc = a->a_desc;
-		m->sml_type = a->a_desc->ad_cname;
-		m->sml_next = *mods;
-		*mods = m;
-	}
-	be_entry_release_r(op, e);
-	return LDAP_SUCCESS;
-}
-
-static int apply_put(xs_op *x, const xs_change *change, target *t, verdict v)
-{
-	Operation *op = x->op;
-	SlapReply rs = { REP_RESULT };
-	struct berval csn = bv_in(change->csn);
-	Modifications *mods, *m;
-	int rc, outcome;
-
-	if (!BER_BVISEMPTY(&t->csn) && ber_bvcmp(&t->csn, &csn) >= 0) {
-		return XS_APPLIED;
-	}
-	outcome = mods_in(op, change, NULL, &mods, v);
-	if (outcome != XS_APPLIED) {
-		return outcome;
-	}
-	outcome = rename_to(x, change, t, v);
-	if (outcome != XS_APPLIED) {
-		slap_mods_free(mods, 1);
-		return outcome;
-	}
-	for (m = mods; m != NULL; m = m->sml_next) {
-		m->sml_op = LDAP_MOD_REPLACE;
-	}
-	rc = remove_others(x->db, op, t, &mods);
-	if (rc != LDAP_SUCCESS) {
-		slap_mods_free(mods, 1);
-		return say(v, XS_FAILED, rc, "the entry is gone");
-	}
-	op->o_tag = LDAP_REQ_MODIFY;
-	op->o_req_dn = t->dn;
-	op->o_req_ndn = t->ndn;
-	op->orm_modlist = mods;
-	op->orm_no_opattrs = 1;
-	op->orm_increment = 0;
-	queue_csn(op, change);
-	rc = op->o_bd->be_modify(op, &rs);
-	outcome = judge(v, rc, x->text);
-	slap_mods_free(op->orm_modlist, 1);
-	op->orm_modlist = NULL;
-	op->orm_no_opattrs = 0;
-	return outcome;
 }
 
 /* A state of the entry that came by itself holds all that its origin did up to then. */
@@ -570,11 +433,11 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 	op->o_callback = &x->quiet;
 	if (change->operation == XS_ADD || change->operation == XS_PUT) {
 		/* An entry that is there was brought by another way, in this state or a later one, or has to become so. */
-		outcome = there ? apply_put(x, change, &t, v) : apply_add(x, change, v);
+		outcome = there ? xs_apply_put(x, change, &t, v) : apply_add(x, change, v);
 	} else if (change->operation == XS_DELETE) {
 		outcome = there && !(change->is_state && later(&t, change)) ? apply_delete(x, change, &t, v) : XS_APPLIED;
 	} else if (!there) {
-		outcome = say(v, XS_REFUSED, LDAP_NO_SUCH_OBJECT, "no entry has this entryUUID");
+		outcome = xs_say(v, XS_REFUSED, LDAP_NO_SUCH_OBJECT, "no entry has this entryUUID");
 	} else if (contained(&t, change)) {
 		outcome = XS_APPLIED;
 	} else if (change->operation == XS_MODIFY) {
@@ -591,73 +454,4 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 	xs_op_reset_csn(op);
 	target_free(op, &t);
 	return outcome;
-}
-
-/* Inside a transaction the overlays are told of a change before it is committed, and of some that never will be.
- * These do not mind: they only look, or write into the same transaction. Of the others refint searches at once, in
- * another thread, for what the transaction is still hiding from it; syncprov and accesslog pass on what may be
- * aborted; dds counts it, and ends slapd by an assertion when the count is wrong. */
-static int overlays_take_transactions(xs_db *db)
-{
-	static const char *const harmless[] = {
-		"memberof", "ppolicy", "constraint", "unique", "lastbind", "dynlist", "dyngroup", "valsort", "sssvlv", "deref", NULL
-	};
-	slap_overinst *on;
-	int i;
-
-	for (on = db->on->on_info->oi_list; on != NULL; on = on->on_next) {
-		for (i = 0; harmless[i] != NULL && strcmp(harmless[i], on->on_bi.bi_type) != 0; i++)
-			;
-		if (harmless[i] == NULL && on != db->on) {
-			return 0;
-		}
-	}
-	return 1;
-}
-
-int xs_txn_begin(xs_op *x)
-{
-	Operation *op = x->op;
-
-	x->txn = NULL;
-	if (op->o_bd->bd_info->bi_op_txn == NULL
-		|| (op->o_bd->bd_info != x->db->on->on_info->oi_orig && !overlays_take_transactions(x->db)))
-	{
-		return 1;
-	}
-	if (op->o_bd->bd_info->bi_op_txn(op, SLAP_TXN_BEGIN, &x->txn) == 0) {
-		return 0;
-	}
-	if (x->txn != NULL) {
-		/* back-mdb has entered it in the list before it failed to begin. */
-		LDAP_SLIST_REMOVE(&op->o_extra, x->txn, OpExtra, oe_next);
-		op->o_tmpfree(x->txn, op->o_tmpmemctx);
-		x->txn = NULL;
-	}
-	return -1;
-}
-
-static int txn_end(xs_op *x, int how)
-{
-	Operation *op = x->op;
-	int rc;
-
-	if (x->txn == NULL) {
-		return 0;
-	}
-	/* The transaction lives in the operation's memory and is freed by its end. */
-	LDAP_SLIST_REMOVE(&op->o_extra, x->txn, OpExtra, oe_next);
-	rc = op->o_bd->bd_info->bi_op_txn(op, how, &x->txn);
-	x->txn = NULL;
-	return rc == 0 ? 0 : -1;
-}
-
-int xs_txn_commit(xs_op *x)
-{
-	return txn_end(x, SLAP_TXN_COMMIT);
-}
-
-void xs_txn_abort(xs_op *x)
-{
-	txn_end(x, SLAP_TXN_ABORT);
 }

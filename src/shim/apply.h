@@ -1,0 +1,45 @@
+/* What the files share that make a change of another server. */
+
+#ifndef XMPPSYNC_APPLY_H
+#define XMPPSYNC_APPLY_H
+
+#include "shim.h"
+
+/* Where a change goes and what it becomes on the way. */
+typedef struct target {
+	struct berval dn, ndn; /* of the entry, tmpalloc'ed; NULL: there is no such entry */
+	struct berval csn;     /* its entryCSN, tmpalloc'ed */
+} target;
+
+typedef struct verdict {
+	int *result;
+	char *text;
+	size_t text_len;
+} verdict;
+
+/* A new name. */
+typedef struct xs_naming {
+	struct berval rdn, nrdn;
+	struct berval *superior, *nsuperior; /* NULL: the same as before */
+	int delete_old;
+} xs_naming;
+
+static inline struct berval bv_in(xs_bytes bytes)
+{
+	return (struct berval){ .bv_len = bytes.len, .bv_val = bytes.ptr };
+}
+
+/* apply.c: enum xs_outcome of an LDAP result. */
+int xs_say(verdict v, int outcome, int result, const char *text);
+/* slapd's own form of the modifications, checked against the schema and normalised; freed by slap_mods_free. `t`: what
+ * the entry's newer state knows better is left out; NULL: nothing is. */
+int xs_mods_in(Operation *op, const xs_change *change, const target *t, Modifications **out, verdict v);
+/* Modifies the entry, and frees `mods` whatever becomes of it. */
+int xs_modify(xs_op *x, const xs_change *change, const target *t, Modifications *mods, verdict v);
+/* Renames the entry, with these modifications of the same change, which it takes over; NULL: none. */
+int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_naming *to, Modifications *mods, verdict v);
+
+/* put.c: the entry becomes as the change says. */
+int xs_apply_put(xs_op *x, const xs_change *change, target *t, verdict v);
+
+#endif
