@@ -112,14 +112,19 @@ fn a_journal_that_is_of_no_use_is_set_aside_with_one_line() {
     });
 }
 
-#[test]
-fn a_journal_that_fails_takes_no_write_and_no_replication_with_it() {
+/// Two servers; as long as the file exists, the first one's journal cannot be written. The directory goes with its guard.
+fn group_with_failing_disk() -> (LabDir, PathBuf, Group) {
     let lab = LabDir::new().unwrap();
     let (switch, mut environment) = failing_disk(&lab);
     environment.push(("DISK_FAILS_FOR".to_owned(), "/a/db-0/xmppsync/".to_owned()));
     let mut options = options(2);
     options.slapd.environment = environment;
-    let mut group = group_with(options);
+    (lab, switch, group_with(options))
+}
+
+#[test]
+fn a_journal_that_fails_takes_no_write_and_no_replication_with_it() {
+    let (_disk, switch, mut group) = group_with_failing_disk();
     fs::write(&switch, "").unwrap();
     let mut ldap = group.servers[0].ldap().unwrap();
     let written: Vec<String> = (0..100).map(|number| add_person(&mut ldap, &format!("p{number}"))).collect();
@@ -142,12 +147,7 @@ const AGAIN: &str = "there is a journal again";
 
 #[test]
 fn a_journal_that_failed_is_made_anew_while_slapd_runs() {
-    let lab = LabDir::new().unwrap();
-    let (switch, mut environment) = failing_disk(&lab);
-    environment.push(("DISK_FAILS_FOR".to_owned(), "/a/db-0/xmppsync/".to_owned()));
-    let mut options = options(2);
-    options.slapd.environment = environment;
-    let mut group = group_with(options);
+    let (_disk, switch, mut group) = group_with_failing_disk();
     let mut ldap = group.servers[0].ldap().unwrap();
     let [victim, changed] = ["victim", "changed"].map(|name| add_person(&mut ldap, name));
     settle(&group);

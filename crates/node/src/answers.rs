@@ -1,13 +1,12 @@
 //! Answers to what peers ask: changes from the journal, entries from the database, frames of a comparison.
 
+mod entries;
+
 use crate::files;
-use crate::heal::{self, Judgement, Known};
+use crate::heal;
 use crate::limits;
-use crate::reads;
-use crate::shared::{Seen, Shared, lock};
+use crate::shared::{Shared, lock};
 use crate::snapshot::Answer;
-use crate::states;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -17,11 +16,9 @@ use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_link::{FileOffer, Group, Reply, ReplyLost};
-use xmppsync_replica::{Batch, Change, Csn, EntrySet, EntryUuid, Operation, Unseen};
-use xmppsync_wire::limits as wire;
+use xmppsync_replica::{Batch, Csn, EntrySet, Unseen};
 use xmppsync_wire::{
-    Entries, Fetch, FileRequest, Large, LoadRequest, Page, Payload, Pull, Reconcile, Session,
-    encoded_size_estimate,
+    FileRequest, Large, LoadRequest, Page, Payload, Pull, Reconcile, Session, encoded_size_estimate,
 };
 
 /// What cannot be answered, and why.
@@ -44,44 +41,6 @@ pub(crate) struct Answers {
 
 /// A change that no page can hold, as the parts of its batch.
 type Parts = (Csn, Vec<Element>);
-
-/// What was found of entries.
-#[derive(Default)]
-struct Looked {
-    found: BTreeMap<EntryUuid, Change>,
-    known: BTreeMap<EntryUuid, Known>,
-}
-
-/// What an answer says of an entry.
-enum State {
-    Known(Change),
-    /// Too large for an answer.
-    Large,
-    Refused,
-    Absent,
-}
-
-impl Looked {
-    fn state(&mut self, uuid: &EntryUuid) -> State {
-        let known = self.known.get(uuid).copied().unwrap_or_default();
-        let entry = self.found.remove(uuid).map(heal::as_put);
-        let state = entry.or_else(|| known.tombstone.map(|csn| heal::tombstone(*uuid, csn)));
-        let max = limits::PAGE_PAYLOAD_BYTES_MAX - wire::ENTRIES_WRAPPING_BYTES;
-        match state {
-            Some(state) if encoded_size_estimate(&state) > max => State::Large,
-            Some(state) => State::Known(state),
-            // In the inventory and not found: what reads is at fault (an index), not the entry.
-            None if known.refused || known.entry.is_some() => State::Refused,
-            None => State::Absent,
-        }
-    }
-
-    /// In the inventory and not in the database.
-    fn is_contradictory(&self, uuid: &EntryUuid) -> bool {
-        let is_listed = |known: &Known| known.entry.is_some() && !known.refused;
-        !self.found.contains_key(uuid) && self.known.get(uuid).is_some_and(is_listed)
-    }
-}
 
 /// A comparison that a peer has begun.
 struct Open {
@@ -167,10 +126,10 @@ impl Answers {
         let resume = request.resume.as_ref().map(|(id, _)| id.as_str());
         let found = match self.shared.loading.progress() {
             Some(_) => Answer::Empty,
-            None => match self.shared.unseen_for_peers().await {
-                Some(unseen) => self.shared.snapshots.answer(&self.shared, &self.dir, unseen, resume),
-                None => Answer::Wait,
-            },
+            None => {
+                let unseen = self.shared.unseen_for_peers().await;
+                self.shared.snapshots.answer(&self.shared, &self.dir, unseen, resume)
+            }
         };
         let (snapshot, file) = match found {
             Answer::Ready(snapshot, file) => (snapshot, file),
@@ -179,7 +138,8 @@ impl Answers {
                 return;
             }
             Answer::Empty => {
-                told(reply.error(DefinedCondition::ItemNotFound, "this server has no whole database"));
+                let text = "this server has no whole database, or cannot make a snapshot of it (see its log)";
+                told(reply.error(DefinedCondition::ItemNotFound, text));
                 return;
             }
         };
@@ -236,8 +196,7 @@ impl Answers {
             Some(_) => {
                 debug!("a server compares its entries with this one");
                 own = Some(lock(&self.shared.vector).clone());
-                let Some(told) = self.shared.unseen_for_peers().await else { return no_journal() };
-                unseen = told;
+                unseen = self.shared.unseen_for_peers().await;
                 self.open(session).await?
             }
             None => self.find(session)?,
@@ -270,88 +229,6 @@ impl Answers {
         })?;
         found.touched = Instant::now();
         found.set.clone().map_or_else(|| busy("the entries are being listed"), Ok)
-    }
-
-    /// Entries as they are, as many as fit.
-    async fn entries(&self, fetch: Fetch) -> Result<Element, Refusal> {
-        let bytes_max = (fetch.bytes_max as usize).min(limits::PAGE_PAYLOAD_BYTES_MAX);
-        let mut entries = Entries::default();
-        let mut bytes = wire::ENTRIES_WRAPPING_BYTES;
-        // Not all that are asked for, of which a page has room for some.
-        for uuids in fetch.uuids.chunks(limits::LOOKED_UP_AT_ONCE) {
-            let mut looked = self.look_up(uuids).await?;
-            for uuid in uuids {
-                let state = looked.state(uuid);
-                bytes += match &state {
-                    State::Known(change) => encoded_size_estimate(change),
-                    _ => wire::UUID_ELEMENT_BYTES,
-                };
-                if bytes > bytes_max && entries.states().next().is_some() {
-                    entries.more = true;
-                    return written(&Payload::Entries(entries));
-                }
-                match state {
-                    State::Known(change) => match change.operation {
-                        Operation::Delete { .. } => entries.deletes.push(change),
-                        _ => entries.puts.push(change),
-                    },
-                    State::Large => entries.large.push(*uuid),
-                    State::Refused => entries.refused.push(*uuid),
-                    State::Absent => entries.absent.push(*uuid),
-                }
-            }
-        }
-        written(&Payload::Entries(entries))
-    }
-
-    /// The entries in the database, and what the journal knows of them. What is written meanwhile is in the one a moment before
-    /// it is in the other, and must not look like an entry that cannot be read.
-    async fn look_up(&self, uuids: &[EntryUuid]) -> Result<Looked, Refusal> {
-        let mut looked = Looked::default();
-        let mut open = uuids.to_vec();
-        for _ in 0..limits::LOOK_AGAIN_MAX {
-            let found = reads::entries(&self.shared, open.clone()).await;
-            let Some(found) = found else { return busy("this server is being stopped") };
-            let Some(known) = heal::knowledge(&self.shared, open.clone()).await else { return no_journal() };
-            let found = open.iter().zip(found).filter_map(|(uuid, entry)| Some((*uuid, entry?)));
-            looked.found.extend(found);
-            looked.known.extend(known);
-            open.retain(|uuid| looked.is_contradictory(uuid));
-            if open.is_empty() {
-                break;
-            }
-            tokio::time::sleep(limits::LOOK_AGAIN_PAUSE).await;
-        }
-        Ok(looked)
-    }
-
-    /// A peer gives states that are missing here. The answer says which of them were deleted.
-    async fn take(&self, from: &FullJid, mut offer: Entries) -> Result<Element, Refusal> {
-        for uuid in std::mem::take(&mut offer.large) {
-            let what = FileRequest::Entry(uuid);
-            match files::fetch(&self.group, &self.shared.offers, from, what).await {
-                Ok(state) => offer.puts.push(state),
-                Err(problem) => {
-                    let text = format!("the file of entry {uuid} did not come: {problem}");
-                    return Err((DefinedCondition::RemoteServerTimeout, text));
-                }
-            }
-        }
-        let uuids = offer.states().map(|state| state.uuid).collect();
-        let seen = Seen::now(&self.shared);
-        let Some(known) = heal::knowledge(&self.shared, uuids).await else { return no_journal() };
-        let (mut taken, mut answer) = (Vec::new(), Entries::default());
-        for state in offer.deletes.into_iter().chain(offer.puts) {
-            match known.get(&state.uuid).copied().unwrap_or_default().judge(&state, &seen) {
-                Judgement::Take => taken.push(state),
-                Judgement::GiveTombstone(csn) => answer.deletes.push(heal::tombstone(state.uuid, csn)),
-                Judgement::GiveEntry | Judgement::Leave => {}
-            }
-        }
-        if states::apply(&self.shared, taken).await.is_none() {
-            return busy("the database cannot be read now");
-        }
-        written(&Payload::Entries(answer))
     }
 
     fn known_part(&self, csn: Csn, number: u32) -> Option<Element> {

@@ -37,6 +37,8 @@ mod snapshot;
 mod states;
 mod store;
 mod stored;
+#[cfg(test)]
+mod testing;
 
 pub use fail::{FailPoint, fail_point};
 pub use host::{

@@ -201,13 +201,14 @@ fn begin_span(
     found: &mut Found,
 ) -> Result<(), OpeningError> {
     let until = database.new_csn()?;
-    let known = found.vector.get(own).max(journal.head().get(own));
-    if Some(until) <= known {
+    let known = found.vector.get(own).max(journal.head().get(own)).unwrap_or(until);
+    if known > until {
         warn!(
-            "the clock is behind the changes of this server that are known (up to {until} now): set it right"
+            "the clock is behind: this server's last change is {known}, the next one would be {until}, and others would \
+             take it for one that they have; set the clock right before anybody writes"
         );
     }
-    unseen.add_after(found.vector.get(own), known.map_or(until, |known| until.max(known)));
+    unseen.add_after(found.vector.get(own), until.max(known));
     journal.write(&[Record::Unseen { unseen, at: now() }, Record::Floor(until)])?;
     found.vector.advance(until);
     Ok(())

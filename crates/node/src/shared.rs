@@ -102,15 +102,15 @@ impl Shared {
     }
 
     /// What a peer must not take for seen although this replica's vector covers it: what goes with the vector, and what was
-    /// refused here.
-    pub(crate) async fn unseen_for_peers(&self) -> Option<Unseen> {
-        let refused = self.store.ask(|journal| journal.set_asides()).await.ok()?;
+    /// refused here. Without a journal, or when it has forgotten some, that may be anything.
+    pub(crate) async fn unseen_for_peers(&self) -> Unseen {
+        let refused = self.store.ask(|journal| journal.set_asides()).await;
         let mut unseen = lock(&self.unseen).clone();
-        if refused.len() as u64 >= SET_ASIDES_MAX {
-            unseen.extend(&Unseen::all(&lock(&self.vector)));
+        match refused.ok().filter(|refused| (refused.len() as u64) < SET_ASIDES_MAX) {
+            Some(refused) => refused.iter().for_each(|refused| unseen.add_after(None, refused.csn)),
+            None => unseen.extend(&Unseen::all(&lock(&self.vector))),
         }
-        refused.iter().for_each(|refused| unseen.add_after(None, refused.csn));
-        Some(unseen)
+        unseen
     }
 }
 

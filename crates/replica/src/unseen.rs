@@ -69,6 +69,11 @@ impl Unseen {
         other.iter().for_each(|span| self.add(span));
     }
 
+    /// Takes away the spans that `expired` has just so; what has grown since is kept.
+    pub fn remove(&mut self, expired: &Unseen) {
+        self.0.retain(|server, span| expired.get(*server) != Some(*span));
+    }
+
     /// Adds what lies after `after`, or from the beginning, up to `until`, if anything does.
     pub fn add_after(&mut self, after: Option<Csn>, until: Csn) {
         if after < Some(until) {
@@ -154,6 +159,18 @@ mod tests {
         // What lies behind where they are is unseen as well, and there is one span.
         assert_eq!(rest(6, Some(span(Some(3), 5))), Some(span(Some(3), 8)));
         assert_eq!(unseen.without(&Vector::default(), &Unseen::default()), unseen);
+    }
+
+    #[test]
+    fn what_has_grown_since_it_expired_is_kept() {
+        let expired: Unseen = [span(Some(2), 8)].into_iter().collect();
+        let mut unseen = expired.clone();
+        unseen.remove(&expired);
+        assert!(unseen.is_empty());
+        let mut grown = expired.clone();
+        grown.add(span(Some(2), 9));
+        grown.remove(&expired);
+        assert!(grown.contains(csn(5, 1)));
     }
 
     #[test]

@@ -1,32 +1,14 @@
 //! How many transactions changes take, and what becomes of those that fail, with a database that does as it is told.
 
 use super::*;
-use crate::host::{Database, Generation};
 use crate::store::{Store, StoreConfig};
+use crate::testing::Nothing;
 use ldap3_proto::proto::LdapAddRequest;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use xmppsync_journal::{Journal, Retention};
 use xmppsync_replica::{Csn, EntryUuid, ServerId};
-
-struct Nothing;
-
-impl Database for Nothing {
-    fn pending_csns(&self) -> Vec<Csn> {
-        Vec::new()
-    }
-    fn submit_apply(&self) -> bool {
-        true
-    }
-    fn submit_read(&self) -> bool {
-        true
-    }
-    fn set_loading(&self, _on: bool) {}
-    fn generation(&self) -> Option<Generation> {
-        None
-    }
-}
 
 /// Takes all changes but those that `answer` has another outcome for.
 struct Fake<A> {

@@ -68,16 +68,22 @@ impl Healer {
         while !asked.is_empty() {
             let page = self.next_page(&mut asked).await?;
             healed.left += page.refused.len();
-            for (state, judgement) in self.judged(&page).await? {
-                match judgement {
-                    Judgement::Take => {
-                        healed.taken += 1;
-                        taken.push(state);
+            let mut settle = |judged: Vec<(Change, Judgement)>| {
+                for (state, judgement) in judged {
+                    match judgement {
+                        Judgement::Take => {
+                            healed.taken += 1;
+                            taken.push(state);
+                        }
+                        Judgement::GiveEntry => offers.entries.push(state.uuid),
+                        Judgement::GiveTombstone(csn) => offers.tombstones.push(tombstone(state.uuid, csn)),
+                        Judgement::Leave => {}
                     }
-                    Judgement::GiveEntry => offers.entries.push(state.uuid),
-                    Judgement::GiveTombstone(csn) => offers.tombstones.push(tombstone(state.uuid, csn)),
-                    Judgement::Leave => {}
                 }
+            };
+            settle(self.judged(page.states().cloned().collect()).await?);
+            for uuid in page.large {
+                settle(self.judged(vec![self.fetch_large(uuid).await?]).await?);
             }
             let known = knowledge(&self.shared, page.absent).await.ok_or(HealError::NoJournal)?;
             let is_here = |(uuid, known): (EntryUuid, Known)| known.entry.map(|_| uuid);
@@ -91,16 +97,29 @@ impl Healer {
         let (mut states, mut bytes) = (Vec::new(), 0);
         while !asked.is_empty() {
             let page = self.next_page(&mut asked).await?;
-            let taken = self.judged(&page).await?.into_iter().filter(|(_, what)| *what == Judgement::Take);
-            for (state, _) in taken {
-                bytes += state.size();
-                states.push(state);
+            self.hold(self.judged(page.states().cloned().collect()).await?, &mut states, &mut bytes).await?;
+            for uuid in page.large {
+                let state = self.fetch_large(uuid).await?;
+                self.hold(self.judged(vec![state]).await?, &mut states, &mut bytes).await?;
             }
-            if bytes > limits::STATES_BYTES_MAX || asked.is_empty() {
-                let states = std::mem::take(&mut states);
-                states::apply(&self.shared, states).await.ok_or(HealError::Lost)?;
-                bytes = 0;
-            }
+        }
+        states::apply(&self.shared, states).await.ok_or(HealError::Lost)
+    }
+
+    /// Holds what is taken until it is so much that it is put into the database.
+    async fn hold(
+        &self,
+        judged: Vec<(Change, Judgement)>,
+        states: &mut Vec<Change>,
+        bytes: &mut usize,
+    ) -> Result<(), HealError> {
+        for (state, _) in judged.into_iter().filter(|(_, what)| *what == Judgement::Take) {
+            *bytes += state.size();
+            states.push(state);
+        }
+        if *bytes > limits::STATES_BYTES_MAX {
+            *bytes = 0;
+            states::apply(&self.shared, std::mem::take(states)).await.ok_or(HealError::Lost)?;
         }
         Ok(())
     }
@@ -123,13 +142,14 @@ impl Healer {
         Ok(entries)
     }
 
-    /// The states of an answer, those that come as files among them, and what becomes of each.
-    async fn judged(&self, page: &Entries) -> Result<Vec<(Change, Judgement)>, HealError> {
-        let mut states: Vec<Change> = page.states().cloned().collect();
-        for uuid in &page.large {
-            let what = FileRequest::Entry(*uuid);
-            states.push(files::fetch(&self.group, &self.shared.offers, &self.peer, what).await?);
-        }
+    /// An entry that is too large for an answer. One after the other, for each may take many megabytes.
+    async fn fetch_large(&self, uuid: EntryUuid) -> Result<Change, HealError> {
+        let what = FileRequest::Entry(uuid);
+        Ok(files::fetch(&self.group, &self.shared.offers, &self.peer, what).await?)
+    }
+
+    /// What becomes of each of the peer's states.
+    async fn judged(&self, states: Vec<Change>) -> Result<Vec<(Change, Judgement)>, HealError> {
         let seen = Seen::now(&self.shared);
         let uuids = states.iter().map(|state| state.uuid).collect();
         let known = knowledge(&self.shared, uuids).await.ok_or(HealError::NoJournal)?;

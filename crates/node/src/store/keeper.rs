@@ -324,9 +324,9 @@ impl Keeper {
                 if trimmed.dropped > 0 {
                     debug!("the journal forgot {} old changes", trimmed.dropped);
                 }
-                if !self.remembered.unseen().is_empty() && journal.unseen().is_empty() {
-                    self.remembered.forget_unseen();
-                    *lock(&self.unseen) = Unseen::default();
+                if journal.unseen().is_empty() {
+                    // What the driver has noted since is on its way here.
+                    lock(&self.unseen).remove(&self.remembered.take_unseen());
                 }
                 let lacking = trimmed.forced.map(|forced| forced.lacking).unwrap_or_default();
                 self.told.retain(|told| absent.contains(told));

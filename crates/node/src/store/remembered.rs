@@ -51,13 +51,9 @@ impl Remembered {
         }
     }
 
-    pub(super) fn unseen(&self) -> &Unseen {
-        &self.unseen
-    }
-
     /// It counts as seen from now on.
-    pub(super) fn forget_unseen(&mut self) {
-        self.unseen = Unseen::default();
+    pub(super) fn take_unseen(&mut self) -> Unseen {
+        std::mem::take(&mut self.unseen)
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {

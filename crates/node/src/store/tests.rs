@@ -1,29 +1,12 @@
 //! What becomes of a journal that fails while the database is in use.
 
 use super::*;
-use crate::host::{DumpEnd, Failure, Generation, Reader};
+use crate::host::{DumpEnd, Failure, Reader};
+use crate::testing::Nothing;
 use std::time::Instant;
 use tempfile::TempDir;
 use xmppsync_journal::{Peer, SetAside};
 use xmppsync_replica::{Change, ServerId};
-
-struct Nothing;
-
-impl Database for Nothing {
-    fn pending_csns(&self) -> Vec<Csn> {
-        Vec::new()
-    }
-    fn submit_apply(&self) -> bool {
-        true
-    }
-    fn submit_read(&self) -> bool {
-        true
-    }
-    fn set_loading(&self, _on: bool) {}
-    fn generation(&self) -> Option<Generation> {
-        None
-    }
-}
 
 /// A database with these entries; the host wants its thread back so many times.
 struct Entries(Vec<(EntryUuid, Csn)>, usize);
