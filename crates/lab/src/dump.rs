@@ -1,11 +1,12 @@
 //! Comparing whole databases, with everything in them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use ldap3::Scope;
 
-use crate::error::Result;
+use crate::error::{LabError, Result};
 use crate::ldap::{Entry, Ldap};
 use crate::slapd::Slapd;
 use crate::wait::wait_until;
@@ -37,17 +38,72 @@ pub enum ContextCsn {
 /// # Errors
 /// When the server does not answer.
 pub fn dump(ldap: &mut Ldap, suffix: &str, context_csn: ContextCsn) -> Result<Dump> {
-    let found = ldap.search(suffix, Scope::Subtree, "(objectClass=*)", &["*", "+"])?;
-    let entries = found.into_iter().map(|(dn, mut entry)| {
+    let mut dump = Dump::new();
+    for_each(ldap, suffix, context_csn, |key, entry| {
+        dump.insert(key, entry);
+    })?;
+    Ok(dump)
+}
+
+/// Each entry below the suffix with what is compared of it, by its lower-case DN.
+fn for_each(
+    ldap: &mut Ldap,
+    suffix: &str,
+    context_csn: ContextCsn,
+    mut each: impl FnMut(String, Entry),
+) -> Result<()> {
+    ldap.search_each(suffix, Scope::Subtree, "(objectClass=*)", &["*", "+"], |dn, mut entry| {
         entry.remove(AUDIT_CONTEXT);
         if context_csn == ContextCsn::Ignore {
             entry.remove("contextCSN");
         }
         let key = dn.to_lowercase();
         entry.insert(DN.to_owned(), BTreeSet::from([dn.into_bytes()]));
-        (key, entry)
-    });
-    Ok(entries.collect())
+        each(key, entry);
+    })
+}
+
+/// Checks once that two servers hold the same below the suffix, with contextCSN; in memory are only two numbers per
+/// entry, so that millions of entries can be compared.
+///
+/// # Errors
+/// The first differences.
+pub fn check_equal(left: &Slapd, right: &Slapd, suffix: &str) -> Result<()> {
+    let (mut left_ldap, mut right_ldap) = (left.ldap_of(suffix)?, right.ldap_of(suffix)?);
+    let (ours, theirs) = (digests(&mut left_ldap, suffix)?, digests(&mut right_ldap, suffix)?);
+    let keys: BTreeSet<u64> = ours.keys().chain(theirs.keys()).copied().collect();
+    let different: BTreeSet<u64> =
+        keys.into_iter().filter(|key| ours.get(key) != theirs.get(key)).take(SHOWN_MAX).collect();
+    if different.is_empty() {
+        return Ok(());
+    }
+    let mut only_these = |ldap: &mut Ldap| {
+        let mut dump = Dump::new();
+        for_each(ldap, suffix, ContextCsn::Compare, |key, entry| {
+            if different.contains(&hash(&key)) {
+                dump.insert(key, entry);
+            }
+        })?;
+        Ok::<_, LabError>(dump)
+    };
+    let (ours, theirs) = (only_these(&mut left_ldap)?, only_these(&mut right_ldap)?);
+    let lines = difference(left.name(), &ours, right.name(), &theirs);
+    Err(LabError::Invalid(format!("the first of what differs: {}", shown(&lines))))
+}
+
+/// A number for each entry's DN, with one for what it holds.
+fn digests(ldap: &mut Ldap, suffix: &str) -> Result<BTreeMap<u64, u64>> {
+    let mut digests = BTreeMap::new();
+    for_each(ldap, suffix, ContextCsn::Compare, |key, entry| {
+        digests.insert(hash(&key), hash(&entry));
+    })?;
+    Ok(digests)
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Waits until all servers hold the same below the suffix, entry by entry with operational attributes

@@ -126,18 +126,39 @@ impl Ldap {
         filter: &str,
         attributes: &[&str],
     ) -> Result<Vec<(String, Entry)>> {
-        let what = format!("search {base:?} {filter}");
-        self.connection.with_controls(ManageDsaIt);
-        let result = self.timed().search(base, scope, filter, attributes);
-        let found = match result.and_then(ldap3::SearchResult::success) {
-            Ok((found, _)) => found,
-            Err(LdapError::LdapResult { result }) if result.rc == NO_SUCH_OBJECT => return Ok(Vec::new()),
-            Err(error) => return Err(failed(format!("{what} at {}", self.uri), error)),
-        };
-        let mut entries: Vec<_> =
-            found.into_iter().map(|entry| read(SearchEntry::construct(entry))).collect();
+        let mut entries = Vec::new();
+        self.search_each(base, scope, filter, attributes, |dn, entry| entries.push((dn, entry)))?;
         entries.sort();
         Ok(entries)
+    }
+
+    /// [`Ldap::search`] that gives one entry after the other, in the server's order, and keeps none.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn search_each(
+        &mut self,
+        base: &str,
+        scope: Scope,
+        filter: &str,
+        attributes: &[&str],
+        mut each: impl FnMut(String, Entry),
+    ) -> Result<()> {
+        let uri = &self.uri;
+        let failed = |error| failed(format!("search {base:?} {filter} at {uri}"), error);
+        let connection = self.connection.with_timeout(TIMEOUT).with_controls(ManageDsaIt);
+        let mut found = connection.streaming_search(base, scope, filter, attributes).map_err(failed)?;
+        while let Some(entry) = found.next().map_err(failed)? {
+            if !entry.is_ref() && !entry.is_intermediate() {
+                let (dn, entry) = read(SearchEntry::construct(entry));
+                each(dn, entry);
+            }
+        }
+        match found.result().success() {
+            Ok(_) => Ok(()),
+            Err(LdapError::LdapResult { result }) if result.rc == NO_SUCH_OBJECT => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// The connection itself, for controls and extended operations.

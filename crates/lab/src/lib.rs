@@ -33,7 +33,7 @@ mod wait;
 
 pub use child::Stopped;
 pub use dir::LabDir;
-pub use dump::{ContextCsn, Dump, assert_equal, assert_equal_with, difference, dump};
+pub use dump::{ContextCsn, Dump, assert_equal, assert_equal_with, check_equal, difference, dump};
 pub use ejabberd::{Ejabberd, EjabberdOptions, Mnesia};
 pub use error::{LabError, Result};
 pub use group::{Group, GroupOptions, Live, Replication, SUFFIX, Tls, Topology};
