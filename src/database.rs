@@ -282,7 +282,7 @@ impl Opening for OpeningDatabase<'_> {
         // Each commit waits for the disk: many in one.
         const TOUCHED_MAX: usize = 1_000;
         let together = self.touched > 0 || self.transaction.begin()?;
-        match self.transaction.apply(&Change { csn, uuid: *uuid, operation }) {
+        match self.transaction.apply(&Change { csn, uuid: *uuid, parent: None, operation }) {
             Outcome::Applied => {
                 self.touched += usize::from(together);
                 if self.touched >= TOUCHED_MAX { self.settle() } else { Ok(()) }

@@ -110,7 +110,7 @@ unsafe fn copy(
         XS_DELETE => Operation::Delete { dn },
         _ => return Err(CaptureError::Operation(change.operation)),
     };
-    Ok(Change { csn: parse(csn)?, uuid: EntryUuid::parse(uuid)?, operation })
+    Ok(Change { csn: parse(csn)?, uuid: EntryUuid::parse(uuid)?, parent: None, operation })
 }
 
 fn text(bytes: &[u8], what: &'static str) -> Result<String, CaptureError> {

@@ -103,7 +103,7 @@ fn modify(seq: u64, entries: u64) -> Result<Change, Box<dyn Error>> {
     let dn = format!("uid=user{seq},ou=people,dc=example,dc=org");
     let entry = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) % entries;
     let operation = Operation::Modify(LdapModifyRequest { dn, changes });
-    Ok(Change { csn, uuid: uuid(entry), operation })
+    Ok(Change { csn, uuid: uuid(entry), parent: None, operation })
 }
 
 fn csn(tick: u64) -> Result<Csn, Box<dyn Error>> {

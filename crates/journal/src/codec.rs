@@ -118,7 +118,7 @@ pub fn decode(csn: Csn, bytes: &[u8]) -> Result<Stored, CodecError> {
     let uuid = EntryUuid::from_bytes(reader.array()?);
     let operation = operation(&mut reader)?;
     reader.end()?;
-    Ok(Stored { boot, seq, change: Change { csn, uuid, operation } })
+    Ok(Stored { boot, seq, change: Change { csn, uuid, parent: None, operation } })
 }
 
 fn operation(reader: &mut Reader<'_>) -> Result<Operation, CodecError> {

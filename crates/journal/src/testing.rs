@@ -31,7 +31,7 @@ pub(crate) fn modify(csn: Csn) -> Change {
     let changes = vec![LdapModify { operation: LdapModifyType::Replace, modification }];
     let operation =
         Operation::Modify(LdapModifyRequest { dn: "uid=ada,dc=example,dc=org".to_owned(), changes });
-    Change { csn, uuid: uuid(1), operation }
+    Change { csn, uuid: uuid(1), parent: None, operation }
 }
 
 pub(crate) fn record(csn: Csn, boot: u64, seq: u64) -> crate::Record {
@@ -51,6 +51,7 @@ pub(crate) fn any_change() -> impl Strategy<Value = Change> {
     (any_csn(), any::<[u8; 16]>(), any_operation()).prop_map(|(csn, uuid, operation)| Change {
         csn,
         uuid: EntryUuid::from_bytes(uuid),
+        parent: None,
         operation,
     })
 }

@@ -171,7 +171,7 @@ impl Known {
 }
 
 pub(crate) fn tombstone(uuid: EntryUuid, csn: Csn) -> Change {
-    Change { csn, uuid, operation: Operation::Delete { dn: String::new() } }
+    Change { csn, uuid, parent: None, operation: Operation::Delete { dn: String::new() } }
 }
 
 pub(crate) fn as_put(change: Change) -> Change {

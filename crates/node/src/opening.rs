@@ -347,7 +347,12 @@ fn catch_up(
     // changes a new entryUUID. So the deletes get theirs first.
     for uuid in differences.gone {
         let csn = database.new_csn()?;
-        found.unpublished.push(Change { csn, uuid, operation: Operation::Delete { dn: String::new() } });
+        found.unpublished.push(Change {
+            csn,
+            uuid,
+            parent: None,
+            operation: Operation::Delete { dn: String::new() },
+        });
     }
     let mut foreign = 0;
     for Newer { dn, uuid, csn } in differences.newer {

@@ -116,7 +116,7 @@ impl Shared {
 
 /// What a change that is in the database means for the inventory.
 pub(crate) fn inventory_record(change: &Change) -> Record {
-    let Change { csn, uuid, operation } = change;
+    let Change { csn, uuid, operation, .. } = change;
     match operation {
         Operation::Delete { .. } => Record::Gone { uuid: *uuid, csn: *csn, at: crate::store::now() },
         _ => Record::Put { uuid: *uuid, csn: *csn },

@@ -10,6 +10,9 @@ pub struct Change {
     pub csn: Csn,
     /// The entry that it changes, whatever that entry's DN is by now.
     pub uuid: EntryUuid,
+    /// The entry's parent: of an add or a state where the entry is, of a move where it goes, of a delete where it was. `None` where
+    /// that is not known, and for everything else. The parent may have been renamed since, so its DN does not tell.
+    pub parent: Option<EntryUuid>,
     /// What was done.
     pub operation: Operation,
 }

@@ -11,6 +11,7 @@ mod compare;
 mod csn;
 mod ids;
 mod inbox;
+mod merge;
 mod outbox;
 #[cfg(test)]
 mod testing;
@@ -23,6 +24,7 @@ pub use compare::{CompareError, Comparison, Differences, EntrySet, FRAME_BYTES_M
 pub use csn::{Csn, CsnError};
 pub use ids::{BootId, EntryUuid, IdError, ServerId};
 pub use inbox::{Action, Inbox, InboxLimits, PeerCard, PullId};
+pub use merge::{Lost, Move, Place};
 pub use outbox::{Outbox, OutboxLimits};
 pub use unseen::{Span, Unseen};
 pub use vector::Vector;

@@ -9,7 +9,12 @@ pub(crate) fn csn(second: u64, server: u16) -> Csn {
 }
 
 pub(crate) fn delete(csn: Csn) -> Change {
-    Change { csn, uuid: uuid(1), operation: Operation::Delete { dn: "cn=x,dc=example".to_owned() } }
+    Change {
+        csn,
+        uuid: uuid(1),
+        parent: None,
+        operation: Operation::Delete { dn: "cn=x,dc=example".to_owned() },
+    }
 }
 
 pub(crate) fn uuid(number: u8) -> EntryUuid {

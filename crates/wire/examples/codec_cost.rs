@@ -30,7 +30,7 @@ fn measure(name: &str, operation: Operation) -> Result<(), Box<dyn Error>> {
         .map(|count| {
             let csn = format!("20261122235959.123456Z#{count:06x}#001#000000").parse()?;
             let uuid = "0f2b1c3d-4e5f-1a6b-8c7d-9e0f1a2b3c4d".parse()?;
-            Ok(Change { csn, uuid, operation: operation.clone() })
+            Ok(Change { csn, uuid, parent: None, operation: operation.clone() })
         })
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     let estimate = changes.first().map(encoded_size_estimate);

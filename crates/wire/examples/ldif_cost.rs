@@ -84,6 +84,7 @@ fn person(number: u32) -> Result<Change, Box<dyn Error>> {
     Ok(Change {
         csn: csn.parse()?,
         uuid: uuid.parse()?,
+        parent: None,
         operation: Operation::Put(LdapAddRequest { dn, attributes }),
     })
 }

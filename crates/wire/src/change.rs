@@ -10,7 +10,7 @@ use xmppsync_replica::{Change, Csn, EntryUuid, Operation};
 /// # Errors
 /// A limit, an attribute description, base64 or UTF-8 that does not hold.
 pub(crate) fn from_schema(change: schema::Change) -> Result<Change, WireError> {
-    let built = |csn: Csn, uuid: EntryUuid, operation| Ok(Change { csn, uuid, operation });
+    let built = |csn: Csn, uuid: EntryUuid, operation| Ok(Change { csn, uuid, parent: None, operation });
     match change {
         schema::Change::Add { csn, uuid, dn, attrs } => {
             built(csn, uuid, Operation::Add(entry_from_schema(dn, attrs, csn)?))

@@ -95,7 +95,7 @@ fn a_fetch_asks_for_no_more_than_its_limit() {
 
 #[test]
 fn entries_hold_states_alone() {
-    let state = |operation| Change { csn: csn(0, 1), uuid: uuid(), operation };
+    let state = |operation| Change { csn: csn(0, 1), uuid: uuid(), parent: None, operation };
     let error = Some(WireError::NotAState { csn: csn(0, 1) });
     let put = state(Operation::Put(LdapAddRequest { dn: "dc=org".into(), attributes: vec![] }));
     let delete = state(Operation::Delete { dn: "dc=org".into() });
@@ -123,7 +123,7 @@ fn entries_over_a_limit_are_refused() {
     assert!(matches!(error, WireError::Limit { what: "entries", .. }), "{error}");
     let attributes = vec![attribute("jpegPhoto", &[&[0xff; 100_000]])];
     let operation = Operation::Put(LdapAddRequest { dn: "dc=org".into(), attributes });
-    let puts = vec![Change { csn: csn(0, 1), uuid: uuid(), operation }];
+    let puts = vec![Change { csn: csn(0, 1), uuid: uuid(), parent: None, operation }];
     let error = Payload::Entries(Entries { puts, ..Entries::default() }).to_element().unwrap_err();
     assert!(matches!(error, WireError::TooLarge { place: Place::Entries, .. }), "{error}");
 }
@@ -191,8 +191,12 @@ fn a_reference_to_a_change_is_checked_on_both_sides() {
 #[test]
 fn a_change_over_the_limit_of_parts_survives_as_a_file() {
     let value = vec![b'x'; limits::ASSEMBLED_BYTES_MAX + 1];
-    let change =
-        Change { csn: csn(0, 1), uuid: uuid(), operation: modify(vec![replace("jpegPhoto", &[&value])]) };
+    let change = Change {
+        csn: csn(0, 1),
+        uuid: uuid(),
+        parent: None,
+        operation: modify(vec![replace("jpegPhoto", &[&value])]),
+    };
     assert_eq!(change_from_xml(&change_to_xml(&change).unwrap()), Ok(change));
     assert_eq!(change_from_xml(b"<batch xmlns='urn:xmpp:ldapsync:0'/>"), Err(WireError::NotAPayload));
 }
@@ -208,7 +212,7 @@ proptest! {
 
     #[test]
     fn every_change_survives_as_a_file(uuid in entry_uuid(), operation in operation()) {
-        let change = Change { csn: csn(0, 1), uuid, operation };
+        let change = Change { csn: csn(0, 1), uuid, parent: None, operation };
         prop_assert_eq!(change_from_xml(&change_to_xml(&change).unwrap()), Ok(change));
     }
 }

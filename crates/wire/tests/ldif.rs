@@ -94,7 +94,7 @@ fn snapshot_entry() -> impl Strategy<Value = Change> {
                 .collect();
             attributes.push(attribute("entryUUID", &[uuid.to_string().as_bytes()]));
             attributes.push(attribute("entryCSN", &[csn.as_str().as_bytes()]));
-            Change { csn, uuid, operation: Operation::Put(LdapAddRequest { dn, attributes }) }
+            Change { csn, uuid, parent: None, operation: Operation::Put(LdapAddRequest { dn, attributes }) }
         },
     )
 }
@@ -276,7 +276,8 @@ fn what_a_reader_would_refuse_is_not_written() {
     };
     let refused = |operation| {
         let mut writer = LdifWriter::new(Vec::new(), &[]).unwrap();
-        let error = writer.write(&Change { csn: csn(0, 1), uuid: uuid(), operation }).unwrap_err();
+        let error =
+            writer.write(&Change { csn: csn(0, 1), uuid: uuid(), parent: None, operation }).unwrap_err();
         assert_eq!(writer.into_inner(), b"");
         error
     };
@@ -307,7 +308,7 @@ fn a_person_can_read_a_snapshot() {
         attribute("entryCSN", &[csn(0, 1).as_str().as_bytes()]),
     ];
     let operation = Operation::Add(LdapAddRequest { dn: "cn=Ada,dc=org".into(), attributes });
-    let text = written(&[Change { csn: csn(0, 1), uuid: uuid(), operation }]);
+    let text = written(&[Change { csn: csn(0, 1), uuid: uuid(), parent: None, operation }]);
     assert_eq!(
         String::from_utf8(text).unwrap(),
         format!(

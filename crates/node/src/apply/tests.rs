@@ -83,6 +83,7 @@ fn change(number: u64) -> Arc<Change> {
     Arc::new(Change {
         csn: csn(number),
         uuid: EntryUuid::from_bytes(u128::from(number).to_be_bytes()),
+        parent: None,
         operation,
     })
 }

@@ -174,7 +174,12 @@ mod tests {
             vals: vec![vec![b'x'; bytes]],
         }];
         let entry = LdapAddRequest { dn: dn.to_owned(), attributes };
-        Change { csn, uuid: EntryUuid::from_bytes([number; 16]), operation: Operation::Put(entry) }
+        Change {
+            csn,
+            uuid: EntryUuid::from_bytes([number; 16]),
+            parent: None,
+            operation: Operation::Put(entry),
+        }
     }
 
     #[test]

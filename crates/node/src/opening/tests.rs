@@ -23,7 +23,12 @@ impl Opening for Fake {
 
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
         let found = self.entries.iter().find(|(here, _)| here == uuid);
-        let state = |csn| Change { csn, uuid: *uuid, operation: Operation::Delete { dn: String::new() } };
+        let state = |csn| Change {
+            csn,
+            uuid: *uuid,
+            parent: None,
+            operation: Operation::Delete { dn: String::new() },
+        };
         Ok(found.and_then(|(_, csn)| csn.map(state)))
     }
 

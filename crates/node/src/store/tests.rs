@@ -210,7 +210,7 @@ fn while_the_disk_is_slow_no_more_is_taken_than_may_wait() {
     // So large that the journal does not take its time to write it.
     let operation =
         xmppsync_replica::Operation::Delete { dn: "x".repeat(limits::JOURNAL_QUEUE_BYTES_MAX + 1) };
-    let change = Arc::new(Change { csn: csn(1), uuid: uuid(1), operation });
+    let change = Arc::new(Change { csn: csn(1), uuid: uuid(1), parent: None, operation });
     rig.store.write(vec![Record::Change { boot: xmppsync_replica::BootId::new(1), seq: 1, change }]);
     assert!(!rig.store.has_room());
     goes_on.send(()).unwrap();

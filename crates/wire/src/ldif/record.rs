@@ -40,7 +40,7 @@ pub(super) fn parse(bytes: &[u8], line: u64, first: bool) -> Result<Option<Chang
     match (csn, uuid) {
         (Some(csn), Some(uuid)) => {
             let operation = Operation::Put(LdapAddRequest { dn, attributes });
-            Ok(Some(Change { csn, uuid, operation }))
+            Ok(Some(Change { csn, uuid, parent: None, operation }))
         }
         (None, _) => Err(LdifError::Unusable { dn, attribute: ENTRY_CSN }),
         (_, None) => Err(LdifError::Unusable { dn, attribute: ENTRY_UUID }),

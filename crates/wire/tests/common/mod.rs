@@ -35,7 +35,7 @@ pub(crate) fn replace(name: &str, values: &[&[u8]]) -> LdapModify {
 
 /// A batch of server 1 with one operation.
 pub(crate) fn batch_of(operation: Operation) -> Batch {
-    let changes = vec![Change { csn: csn(0, 1), uuid: uuid(), operation }];
+    let changes = vec![Change { csn: csn(0, 1), uuid: uuid(), parent: None, operation }];
     Batch { origin: server(1), boot: BootId::new(255), first: 10, prev: None, changes }
 }
 
@@ -122,8 +122,12 @@ pub(crate) fn batch() -> impl Strategy<Value = Batch> {
         |(sid, boot, first, begins, changes)| {
             let prev = (!begins).then(|| csn(0, sid));
             let changes = changes.into_iter().zip(1..);
-            let changes =
-                changes.map(|((uuid, operation), count)| Change { csn: csn(count, sid), uuid, operation });
+            let changes = changes.map(|((uuid, operation), count)| Change {
+                csn: csn(count, sid),
+                uuid,
+                parent: None,
+                operation,
+            });
             Batch { origin: server(sid), boot: BootId::new(boot), first, prev, changes: changes.collect() }
         },
     )
@@ -191,6 +195,7 @@ pub(crate) fn put() -> impl Strategy<Value = Change> {
     (any_csn(), entry_uuid(), dn(), attributes()).prop_map(|(csn, uuid, dn, attributes)| Change {
         csn,
         uuid,
+        parent: None,
         operation: Operation::Put(LdapAddRequest { dn, attributes }),
     })
 }
@@ -199,6 +204,7 @@ pub(crate) fn entries() -> impl Strategy<Value = Entries> {
     let delete = (any_csn(), entry_uuid(), dn()).prop_map(|(csn, uuid, dn)| Change {
         csn,
         uuid,
+        parent: None,
         operation: Operation::Delete { dn },
     });
     (vec(put(), 0..3), vec(delete, 0..3), uuids(), uuids(), uuids(), any::<bool>()).prop_map(
