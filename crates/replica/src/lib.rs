@@ -11,7 +11,8 @@ mod compare;
 mod csn;
 mod ids;
 mod inbox;
-mod merge;
+pub mod merge;
+pub mod names;
 mod outbox;
 #[cfg(test)]
 mod testing;

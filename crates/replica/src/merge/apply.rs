@@ -1,0 +1,405 @@
+//! One change of any server, early or late.
+
+use super::moves;
+use super::placing::{settle, stand_in, unglue};
+use super::tree::{Node, Tree};
+use super::values::{self, Attribute};
+use super::{Lost, Place};
+use crate::{Change, Csn, EntryUuid, Operation, names};
+use std::sync::Arc;
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Its effect, as far as nothing later took it away, is there.
+    Done,
+    /// It has none before this entry comes: then it is to be applied.
+    Waits(EntryUuid),
+}
+
+/// Applies a change that another server made, or makes it again. The result is the same whatever the order in which changes come:
+///
+/// - different attributes, and different values of one, do not meet; of what meets, the later one counts;
+/// - a delete takes everything, whatever came later; while the entry has children it stays as glue;
+/// - of two entries with one name, the one that was created earlier has it, and the other one is named after its entryUUID as well
+///   until the name is free;
+/// - of two moves that would put an entry below itself the later one falls away.
+///
+/// # Errors
+/// The database's. Nothing is to be kept of the transaction then.
+pub fn apply<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
+    let node = tree.node(change.uuid)?;
+    match (&change.operation, node) {
+        (Operation::Delete { .. }, node) => delete(tree, change, node),
+        (Operation::Add(_), Some(_)) => Ok(Applied::Done),
+        (Operation::Put(_), Some(node)) if !node.glue => put(tree, change, node),
+        (Operation::Add(_) | Operation::Put(_), _) => add(tree, change),
+        (Operation::Modify(_), Some(node)) if !node.glue => {
+            modify(tree, change, &node, "")?;
+            Ok(Applied::Done)
+        }
+        (Operation::ModifyDn { .. }, Some(node)) => rename(tree, change, node),
+        (_, node) => {
+            let Some((csn, place)) = tree.deleted(change.uuid)? else {
+                return Ok(Applied::Waits(change.uuid));
+            };
+            if node.is_none() {
+                rename_deleted(tree, change, place)?;
+            }
+            lose(tree, change, csn, "dn", Vec::new())?;
+            Ok(Applied::Done)
+        }
+    }
+}
+
+/// What a change that was made here, by the host itself, means for others: a name may have become free, a glue entry be of no
+/// use any more. `from` is where the entry was before.
+///
+/// # Errors
+/// As [`apply`].
+pub fn follow<T: Tree>(tree: &mut T, change: &Change, from: Place) -> Result<(), T::Error> {
+    match &change.operation {
+        Operation::Delete { .. } => {
+            tree.note_place(change.uuid, from.clone())?;
+        }
+        Operation::ModifyDn { .. } => {
+            if let Some(to) = change.parent {
+                let (csn, child) = (change.csn, change.uuid);
+                tree.note_move(super::Move { csn, child, from: Some(from.parent), to, made: true })?;
+            }
+        }
+        _ => return Ok(()),
+    }
+    settle(tree, &from)?;
+    unglue(tree, from.parent)
+}
+
+fn lose<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    against: Csn,
+    attribute: &str,
+    values: Vec<Vec<u8>>,
+) -> Result<(), T::Error> {
+    let attribute = attribute.to_owned();
+    tree.note_lost(Lost { csn: change.csn, uuid: change.uuid, against, attribute, values })
+}
+
+fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
+    let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
+    let place = change.parent.map(|parent| Place { parent, rdn });
+    if let Some((csn, known)) = tree.deleted(change.uuid)? {
+        // What an offline tool brought back is later than the delete.
+        if !(matches!(change.operation, Operation::Put(_)) && change.csn > csn) {
+            if let (None, Some(place)) = (known, place) {
+                tree.note_place(change.uuid, place)?;
+            }
+            return Ok(Applied::Done);
+        }
+    }
+    let Some(place) = place else {
+        tree.add(change, None, false)?;
+        return Ok(Applied::Done);
+    };
+    if let Some(missing) = stand_in(tree, place.parent)? {
+        return Ok(Applied::Waits(missing));
+    }
+    let taken = tree.holder(&place)?.is_some();
+    tree.add(change, Some(&place), taken)?;
+    if taken {
+        settle(tree, &place)?;
+    }
+    Ok(Applied::Done)
+}
+
+/// The change's effect on the values, late or not. `before`: the RDN that the entry had before the change.
+fn modify<T: Tree>(tree: &mut T, change: &Change, node: &Node, before: &str) -> Result<(), T::Error> {
+    let later = later(tree, change, node)?;
+    let mut touched = values::attributes(change);
+    let current = tree.attributes(change.uuid)?;
+    if matches!(change.operation, Operation::Put(_)) {
+        // What the entry has and the state does not goes.
+        let others = current.iter().map(|(name, _)| name).filter(|name| !values::is_stamp(name));
+        let new = |name: &&String| !touched.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let others: Vec<String> = others.filter(new).cloned().collect();
+        touched.extend(others);
+    }
+    let mut merged = Vec::new();
+    for name in touched {
+        let present = current.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name));
+        let present = present.map(|(_, values)| values.clone()).unwrap_or_default();
+        let steps = values::steps(change, &name);
+        let later_steps: Vec<_> = later.iter().map(|later| values::steps(later, &name)).collect();
+        let single = tree.is_single(&name)?;
+        let mut attribute = Attribute { name: &name, single, schema: &mut *tree };
+        let mut after = attribute.merge(present, &steps, &later_steps)?;
+        drop_name(tree, change, before, &name, &mut after)?;
+        keep_name(tree, node, &name, &mut after)?;
+        report(tree, change, &later, &name, &steps, &after)?;
+        merged.push((name, after));
+    }
+    tree.set(change.uuid, change, merged)
+}
+
+/// A value that was deleted and stayed as long as it was the name goes when it no longer is.
+fn drop_name<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    before: &str,
+    attribute: &str,
+    values: &mut Vec<Vec<u8>>,
+) -> Result<(), T::Error> {
+    let old = names::avas(before).into_iter().filter(|(name, _)| name.eq_ignore_ascii_case(attribute));
+    for (_, value) in old {
+        let mut all = tree.later(change.uuid, None)?;
+        let at = all.partition_point(|known| known.csn < change.csn);
+        all.insert(at, Arc::new(change.clone()));
+        let steps: Vec<_> = all.iter().flat_map(|change| values::steps(change, attribute)).collect();
+        let mut attribute = Attribute { name: attribute, single: false, schema: &mut *tree };
+        attribute.drop_deleted(&value, &steps, values)?;
+    }
+    Ok(())
+}
+
+/// The values of the RDN are in the entry, whatever becomes of the others.
+fn keep_name<T: Tree>(
+    tree: &mut T,
+    node: &Node,
+    attribute: &str,
+    values: &mut Vec<Vec<u8>>,
+) -> Result<(), T::Error> {
+    let Some(place) = &node.place else { return Ok(()) };
+    for (name, value) in names::avas(&place.rdn) {
+        if !name.eq_ignore_ascii_case(attribute) {
+            continue;
+        }
+        let key = tree.normalize(attribute, &value)?;
+        let mut has = false;
+        for present in values.iter() {
+            has |= tree.normalize(attribute, present)? == key;
+        }
+        if !has {
+            if tree.is_single(attribute)? {
+                values.clear();
+            }
+            values.push(value);
+        }
+    }
+    Ok(())
+}
+
+/// Values that a change wanted to be there, and that a later one took away.
+fn report<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    later: &[Arc<Change>],
+    attribute: &str,
+    steps: &[values::Step],
+    after: &[Vec<u8>],
+) -> Result<(), T::Error> {
+    let Some(against) = values::last_on(later, attribute) else { return Ok(()) };
+    let wanted = steps.iter().flat_map(|step| match step {
+        values::Step::Add(values) | values::Step::Replace(values) => values.as_slice(),
+        _ => &[],
+    });
+    let lost: Vec<Vec<u8>> = wanted.filter(|value| !after.contains(value)).cloned().collect();
+    if lost.is_empty() { Ok(()) } else { lose(tree, change, against, attribute, lost) }
+}
+
+/// What was applied to the entry that is later than the change. Nothing is, unless the entry tells so.
+fn later<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<Vec<Arc<Change>>, T::Error> {
+    if node.csn.is_none_or(|csn| csn <= change.csn) {
+        return Ok(Vec::new());
+    }
+    tree.later(change.uuid, Some(change.csn))
+}
+
+/// A state of an entry that is there: its values, and its name like a rename's.
+fn put<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T::Error> {
+    if let (Some(parent), Some(place)) = (change.parent, &node.place) {
+        let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
+        let moves = (parent != place.parent).then_some(parent);
+        if let Some(missing) = go(tree, change, &node, moves, Some(rdn))? {
+            return Ok(Applied::Waits(missing));
+        }
+    }
+    let node = tree.node(change.uuid)?.unwrap_or(node);
+    modify(tree, change, &node, "")?;
+    Ok(Applied::Done)
+}
+
+fn rename<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T::Error> {
+    let Operation::ModifyDn { request, .. } = &change.operation else { return Ok(Applied::Done) };
+    // A move that repeats the RDN as it was renames nothing.
+    let rdn = (names::split(&request.dn).0 != request.newrdn).then(|| request.newrdn.clone());
+    if let Some(missing) = go(tree, change, &node, change.parent, rdn)? {
+        return Ok(Applied::Waits(missing));
+    }
+    if !node.glue {
+        let before = node.place.as_ref().map(|place| place.rdn.clone()).unwrap_or_default();
+        let node = tree.node(change.uuid)?.unwrap_or(node);
+        modify(tree, change, &node, &before)?;
+    }
+    Ok(Applied::Done)
+}
+
+/// Whether a rename of the entry is known that is later.
+fn is_renamed<T: Tree>(tree: &mut T, change: &Change) -> Result<Option<Csn>, T::Error> {
+    let renames = |later: &&Arc<Change>| match &later.operation {
+        Operation::ModifyDn { request, .. } => names::split(&request.dn).0 != request.newrdn,
+        Operation::Put(_) => true,
+        _ => false,
+    };
+    Ok(tree.later(change.uuid, Some(change.csn))?.iter().rev().find(renames).map(|later| later.csn))
+}
+
+/// Gives an entry its new RDN and parent, unless later changes did. Returns the parent if nothing is known of that.
+fn go<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    node: &Node,
+    to: Option<EntryUuid>,
+    rdn: Option<String>,
+) -> Result<Option<EntryUuid>, T::Error> {
+    let Some(place) = &node.place else { return Ok(None) };
+    if let Some(to) = to
+        && let Some(missing) = stand_in(tree, to)?
+    {
+        return Ok(Some(missing));
+    }
+    if let Some(rdn) = rdn {
+        match is_renamed(tree, change)? {
+            Some(against) => lose(tree, change, against, "dn", vec![rdn.into_bytes()])?,
+            None => relocate(tree, change.uuid, Place { rdn, ..place.clone() })?,
+        }
+    }
+    if let Some(to) = to {
+        move_below(tree, change, to)?;
+        // It may have been made for a move that fell away.
+        unglue(tree, to)?;
+    }
+    Ok(None)
+}
+
+fn move_below<T: Tree>(tree: &mut T, change: &Change, to: EntryUuid) -> Result<(), T::Error> {
+    let moved = moves::work_out(tree, change.csn, change.uuid, to)?;
+    for noted in moved.log {
+        if !noted.made {
+            lose(
+                tree,
+                &Change { csn: noted.csn, uuid: noted.child, ..change.clone() },
+                change.csn,
+                "dn",
+                Vec::new(),
+            )?;
+        }
+        tree.note_move(noted)?;
+    }
+    // From the top down: whoever goes below another one finds it where it is to be.
+    let mut left: Vec<(EntryUuid, EntryUuid)> = moved.parents.into_iter().collect();
+    while !left.is_empty() {
+        let ready = |(_, to): &(EntryUuid, EntryUuid)| !left.iter().any(|(other, _)| other == to);
+        let at = left.iter().position(ready).unwrap_or(0);
+        let at = first_free(tree, &left, at)?;
+        let (uuid, parent) = left.remove(at);
+        match tree.node(uuid)? {
+            Some(Node { place: Some(place), .. }) => {
+                relocate(tree, uuid, Place { parent, ..place })?;
+            }
+            Some(_) => {}
+            None => {
+                if let Some((_, Some(place))) = tree.deleted(uuid)? {
+                    tree.note_place(uuid, Place { parent, ..place })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One of them whose new parent is, for now, not below itself.
+fn first_free<T: Tree>(
+    tree: &mut T,
+    left: &[(EntryUuid, EntryUuid)],
+    start: usize,
+) -> Result<usize, T::Error> {
+    for at in (start..left.len()).chain(0..start) {
+        let (uuid, to) = left[at];
+        let mut above = Some(to);
+        let mut is_free = true;
+        while let Some(parent) = above {
+            is_free &= parent != uuid;
+            above =
+                tree.node(parent)?.and_then(|node| node.place).map(|place| place.parent).filter(|_| is_free);
+        }
+        if is_free {
+            return Ok(at);
+        }
+    }
+    Ok(start)
+}
+
+/// Moves an entry that is there, with whatever that means for the two names.
+fn relocate<T: Tree>(tree: &mut T, uuid: EntryUuid, place: Place) -> Result<(), T::Error> {
+    let Some(Node { place: Some(before), glue, csn, .. }) = tree.node(uuid)? else { return Ok(()) };
+    // Where nothing is known of the parent any more, the entry stays.
+    if before == place || stand_in(tree, place.parent)?.is_some() {
+        return Ok(());
+    }
+    let taken = tree.holder(&place)?.is_some_and(|holder| holder != uuid);
+    tree.name(uuid, &place, taken)?;
+    if let (true, Some(csn)) = (glue, csn) {
+        // The old name leaves nothing behind.
+        tree.make_glue(uuid, csn)?;
+    }
+    if taken {
+        settle(tree, &place)?;
+    }
+    settle(tree, &before)?;
+    unglue(tree, before.parent)
+}
+
+/// A rename of an entry that is not there: should it come back as glue, it is in the right place.
+fn rename_deleted<T: Tree>(tree: &mut T, change: &Change, place: Option<Place>) -> Result<(), T::Error> {
+    let (Operation::ModifyDn { request, .. }, Some(place)) = (&change.operation, place) else {
+        return Ok(());
+    };
+    if names::split(&request.dn).0 != request.newrdn && is_renamed(tree, change)?.is_none() {
+        tree.note_place(change.uuid, Place { rdn: request.newrdn.clone(), ..place })?;
+    }
+    match change.parent {
+        Some(to) => move_below(tree, change, to),
+        None => Ok(()),
+    }
+}
+
+fn delete<T: Tree>(tree: &mut T, change: &Change, node: Option<Node>) -> Result<Applied, T::Error> {
+    let Some(node) = node else {
+        let known = tree.deleted(change.uuid)?.and_then(|(_, place)| place);
+        if let (None, Some(parent)) = (known, change.parent) {
+            let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
+            tree.note_place(change.uuid, Place { parent, rdn })?;
+        }
+        return Ok(Applied::Done);
+    };
+    if !node.glue {
+        for lost in later(tree, change, &node)? {
+            lose(tree, &lost, change.csn, "dn", Vec::new())?;
+        }
+    }
+    if node.glue || tree.has_children(change.uuid)? {
+        let csn = node.csn.filter(|_| node.glue).map_or(change.csn, |csn| csn.max(change.csn));
+        tree.make_glue(change.uuid, csn)?;
+        if let Some(place) = &node.place {
+            settle(tree, place)?;
+        }
+        return Ok(Applied::Done);
+    }
+    tree.remove(change.uuid)?;
+    if let Some(place) = node.place {
+        tree.note_place(change.uuid, place.clone())?;
+        settle(tree, &place)?;
+        unglue(tree, place.parent)?;
+    }
+    Ok(Applied::Done)
+}

@@ -1,0 +1,92 @@
+//! Moves in the order of their CSNs, however they come (Kleppmann et al., "A highly-available move operation for replicated
+//! trees"): the later ones are undone, the one that comes is made, and the later ones are made again.
+
+use super::Move;
+use super::tree::Tree;
+use crate::{Csn, EntryUuid};
+use std::collections::BTreeMap;
+
+/// What a move leads to.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    /// Entries with another parent than before, and that.
+    pub(crate) parents: BTreeMap<EntryUuid, EntryUuid>,
+    /// The moves that fell away, or did not any more, or have come.
+    pub(crate) log: Vec<Move>,
+}
+
+/// The tree as it would be. An entry that is deleted has its place in it too.
+struct Overlay<'a, T> {
+    tree: &'a mut T,
+    parents: BTreeMap<EntryUuid, Option<EntryUuid>>,
+}
+
+impl<T: Tree> Overlay<'_, T> {
+    fn parent(&mut self, uuid: EntryUuid) -> Result<Option<EntryUuid>, T::Error> {
+        match self.parents.get(&uuid) {
+            Some(parent) => Ok(*parent),
+            None => parent(self.tree, uuid),
+        }
+    }
+
+    /// Whether `below` is `above`, or somewhere below it.
+    fn is_within(&mut self, below: EntryUuid, above: EntryUuid) -> Result<bool, T::Error> {
+        let mut at = Some(below);
+        while let Some(uuid) = at {
+            if uuid == above {
+                return Ok(true);
+            }
+            at = self.parent(uuid)?;
+        }
+        Ok(false)
+    }
+
+    fn make(&mut self, mut this: Move) -> Result<Move, T::Error> {
+        this.from = self.parent(this.child)?;
+        this.made = !self.is_within(this.to, this.child)?;
+        if this.made {
+            self.parents.insert(this.child, Some(this.to));
+        }
+        Ok(this)
+    }
+}
+
+/// The entry's parent, whether or not the entry is there.
+fn parent<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<EntryUuid>, T::Error> {
+    if let Some(node) = tree.node(uuid)? {
+        return Ok(node.place.map(|place| place.parent));
+    }
+    let place = tree.deleted(uuid)?.and_then(|(_, place)| place);
+    Ok(place.map(|place| place.parent))
+}
+
+/// Works out what the move of `child` below `to` leads to.
+pub(crate) fn work_out<T: Tree>(
+    tree: &mut T,
+    csn: Csn,
+    child: EntryUuid,
+    to: EntryUuid,
+) -> Result<Moved, T::Error> {
+    let later = tree.moves(csn)?;
+    let mut overlay = Overlay { tree, parents: BTreeMap::new() };
+    for undone in later.iter().rev().filter(|later| later.made) {
+        overlay.parents.insert(undone.child, undone.from);
+    }
+    let mut log = vec![overlay.make(Move { csn, child, from: None, to, made: false })?];
+    for again in later {
+        let made = overlay.make(again)?;
+        if made != again {
+            log.push(made);
+        }
+    }
+    let Overlay { tree, parents } = overlay;
+    let mut moved = Moved { log, ..Moved::default() };
+    for (uuid, now) in parents {
+        if let Some(now) = now
+            && parent(tree, uuid)? != Some(now)
+        {
+            moved.parents.insert(uuid, now);
+        }
+    }
+    Ok(moved)
+}

@@ -1,0 +1,64 @@
+//! Who has which name, and deleted entries that children need.
+
+use super::Place;
+use super::tree::{Node, Tree};
+use crate::EntryUuid;
+
+/// Gives a name to the one that has the right to it: of the entries that are meant to have it, the one that was created first. Glue
+/// comes behind all that are not deleted.
+pub(crate) fn settle<T: Tree>(tree: &mut T, place: &Place) -> Result<(), T::Error> {
+    let waiting = tree.displaced(place)?;
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let holder = tree.holder(place)?;
+    let mut first: Option<((bool, Vec<u8>, EntryUuid), Place)> = None;
+    for uuid in waiting.into_iter().chain(holder) {
+        let Some(Node { place: Some(place), glue, created, .. }) = tree.node(uuid)? else { continue };
+        // Glue has lost what told when it was made.
+        let rank = (glue, if glue { Vec::new() } else { created }, uuid);
+        if first.as_ref().is_none_or(|(before, _)| rank < *before) {
+            first = Some((rank, place));
+        }
+    }
+    let Some(((_, _, winner), its)) = first.filter(|((_, _, winner), _)| Some(*winner) != holder) else {
+        return Ok(());
+    };
+    if let Some(holder) = holder
+        && let Some(Node { place: Some(theirs), .. }) = tree.node(holder)?
+    {
+        tree.name(holder, &theirs, true)?;
+    }
+    tree.name(winner, &its, false)
+}
+
+/// Makes sure that an entry is there to have children, as glue if it is deleted. Returns an entry of which nothing is known.
+pub(crate) fn stand_in<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<EntryUuid>, T::Error> {
+    if tree.node(uuid)?.is_some() {
+        return Ok(None);
+    }
+    let Some((csn, Some(place))) = tree.deleted(uuid)? else { return Ok(Some(uuid)) };
+    if let Some(missing) = stand_in(tree, place.parent)? {
+        return Ok(Some(missing));
+    }
+    let taken = tree.holder(&place)?.is_some();
+    tree.add_glue(uuid, csn, &place, taken)?;
+    if taken {
+        settle(tree, &place)?;
+    }
+    Ok(None)
+}
+
+/// Removes glue that nobody needs any more, from here upwards.
+pub(crate) fn unglue<T: Tree>(tree: &mut T, mut uuid: EntryUuid) -> Result<(), T::Error> {
+    while let Some(Node { glue: true, place: Some(place), .. }) = tree.node(uuid)? {
+        if tree.has_children(uuid)? {
+            break;
+        }
+        tree.remove(uuid)?;
+        tree.note_place(uuid, place.clone())?;
+        settle(tree, &place)?;
+        uuid = place.parent;
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! The values of one attribute after a change that comes late: what they would be, had it come in its turn.
+
+use super::tree::Schema;
+use crate::{Change, Csn, Operation, names};
+use ldap3_proto::proto::{LdapModify, LdapModifyType};
+
+pub(crate) type Value = Vec<u8>;
+
+/// What a change does to one attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    Add(Vec<Value>),
+    Delete(Vec<Value>),
+    /// Nothing but these.
+    Replace(Vec<Value>),
+    Increment(i128),
+}
+
+/// The attributes that a change touches, as they are written, each once. Those that tell who changed the entry last and when
+/// are none: the latest change has them.
+pub(crate) fn attributes(change: &Change) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut note = |name: &str| {
+        if !is_stamp(name) && !found.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            found.push(name.to_owned());
+        }
+    };
+    match &change.operation {
+        Operation::Add(entry) | Operation::Put(entry) => {
+            entry.attributes.iter().for_each(|attribute| note(&attribute.atype));
+        }
+        Operation::Modify(request) => {
+            request.changes.iter().for_each(|modify| note(&modify.modification.atype));
+        }
+        Operation::ModifyDn { .. } => rename_steps(change).iter().for_each(|(name, _)| note(name)),
+        Operation::Delete { .. } => {}
+    }
+    found
+}
+
+/// entryCSN, modifiersName, modifyTimestamp.
+pub(crate) fn is_stamp(name: &str) -> bool {
+    ["entryCSN", "modifiersName", "modifyTimestamp"].iter().any(|stamp| stamp.eq_ignore_ascii_case(name))
+}
+
+/// What a change does to this attribute, in its order.
+pub(crate) fn steps(change: &Change, attribute: &str) -> Vec<Step> {
+    match &change.operation {
+        Operation::Add(entry) | Operation::Put(entry) => {
+            let is_it = |name: &str| name.eq_ignore_ascii_case(attribute);
+            let found = entry.attributes.iter().find(|candidate| is_it(&candidate.atype));
+            vec![Step::Replace(found.map(|found| found.vals.clone()).unwrap_or_default())]
+        }
+        Operation::Modify(request) => {
+            let is_it = |modify: &&LdapModify| modify.modification.atype.eq_ignore_ascii_case(attribute);
+            request.changes.iter().filter(is_it).map(step).collect()
+        }
+        Operation::ModifyDn { .. } => {
+            let steps = rename_steps(change).into_iter();
+            steps.filter(|(name, _)| name.eq_ignore_ascii_case(attribute)).map(|(_, step)| step).collect()
+        }
+        Operation::Delete { .. } => vec![Step::Replace(Vec::new())],
+    }
+}
+
+fn step(modify: &LdapModify) -> Step {
+    let values = modify.modification.vals.clone();
+    match modify.operation {
+        LdapModifyType::Add => Step::Add(values),
+        // Without values the whole attribute goes.
+        LdapModifyType::Delete if values.is_empty() => Step::Replace(values),
+        LdapModifyType::Delete => Step::Delete(values),
+        LdapModifyType::Replace => Step::Replace(values),
+        LdapModifyType::Increment => Step::Increment(values.first().and_then(|by| number(by)).unwrap_or(0)),
+    }
+}
+
+/// A rename says of the values of the old name whether they go or stay, and of those of the new one that they are there.
+fn rename_steps(change: &Change) -> Vec<(String, Step)> {
+    let Operation::ModifyDn { request, .. } = &change.operation else { return Vec::new() };
+    let (old, _) = names::split(&request.dn);
+    if old == request.newrdn {
+        return Vec::new();
+    }
+    let of_old = |value| if request.deleteoldrdn { Step::Delete(value) } else { Step::Add(value) };
+    let old = names::avas(names::intended(old).as_ref()).into_iter();
+    let old = old.map(|(name, value)| (name, of_old(vec![value])));
+    let new = names::avas(&request.newrdn).into_iter().map(|(name, value)| (name, Step::Add(vec![value])));
+    old.chain(new).collect()
+}
+
+/// An attribute with its rules.
+pub(crate) struct Attribute<'a, S> {
+    pub(crate) name: &'a str,
+    pub(crate) single: bool,
+    pub(crate) schema: &'a mut S,
+}
+
+/// A value, with the form in which equal ones are equal.
+type Keyed = (Vec<u8>, Value);
+
+impl<S: Schema> Attribute<'_, S> {
+    /// The values after the change whose `steps` come late: `current` has those before, with everything that came `later` in it,
+    /// in the order of the CSNs.
+    pub(crate) fn merge(
+        &mut self,
+        current: Vec<Value>,
+        steps: &[Step],
+        later: &[Vec<Step>],
+    ) -> Result<Vec<Value>, S::Error> {
+        if self.single {
+            self.merge_single(current, steps, later)
+        } else {
+            self.merge_set(current, steps, later)
+        }
+    }
+
+    fn merge_set(
+        &mut self,
+        current: Vec<Value>,
+        steps: &[Step],
+        later: &[Vec<Step>],
+    ) -> Result<Vec<Value>, S::Error> {
+        // All values, once something has replaced them; before that, what becomes of the values that are named.
+        let mut known: Option<Vec<Keyed>> = None;
+        let mut touched: Vec<(Vec<u8>, Option<Value>)> = Vec::new();
+        for step in steps {
+            match (step, &mut known) {
+                (Step::Replace(values), _) => known = Some(put_all(Vec::new(), self.keyed_all(values)?)),
+                (Step::Add(values), Some(all)) => {
+                    *all = put_all(std::mem::take(all), self.keyed_all(values)?)
+                }
+                (Step::Delete(values), Some(all)) => take_all(all, &self.keyed_all(values)?),
+                (Step::Add(values) | Step::Delete(values), None) => {
+                    let stays = matches!(step, Step::Add(_));
+                    for (key, value) in self.keyed_all(values)? {
+                        touched.retain(|(other, _)| *other != key);
+                        touched.push((key, stays.then_some(value)));
+                    }
+                }
+                // Of several values it is sent as what it led to.
+                (Step::Increment(_), _) => {}
+            }
+        }
+        for step in later.iter().flatten() {
+            match (step, &mut known) {
+                (Step::Replace(_), None) => return Ok(current),
+                (Step::Replace(values), Some(all)) => *all = put_all(Vec::new(), self.keyed_all(values)?),
+                (Step::Add(values), Some(all)) => {
+                    *all = put_all(std::mem::take(all), self.keyed_all(values)?)
+                }
+                (Step::Delete(values), Some(all)) => take_all(all, &self.keyed_all(values)?),
+                (Step::Add(values) | Step::Delete(values), None) => {
+                    let decided = self.keyed_all(values)?;
+                    touched.retain(|(key, _)| !decided.iter().any(|(other, _)| other == key));
+                }
+                (Step::Increment(_), _) => {}
+            }
+        }
+        let all = match known {
+            Some(all) => all,
+            None => {
+                let mut all = self.keyed_all(&current)?;
+                for (key, value) in touched {
+                    match value {
+                        Some(value) => all = put_all(all, vec![(key, value)]),
+                        None => all.retain(|(other, _)| *other != key),
+                    }
+                }
+                all
+            }
+        };
+        Ok(all.into_iter().map(|(_, value)| value).collect())
+    }
+
+    /// Drops the value if the last of all steps that tells of it deletes it.
+    pub(crate) fn drop_deleted(
+        &mut self,
+        value: &Value,
+        steps: &[Step],
+        values: &mut Vec<Value>,
+    ) -> Result<(), S::Error> {
+        let key = self.schema.normalize(self.name, value)?;
+        let mut stays = true;
+        for step in steps {
+            stays = match step {
+                Step::Add(added) if self.has(added, &key)? => true,
+                Step::Delete(deleted) if self.has(deleted, &key)? => false,
+                Step::Replace(all) => self.has(all, &key)?,
+                _ => stays,
+            };
+        }
+        if !stays {
+            let all = self.keyed_all(values)?;
+            *values = all.into_iter().filter(|(other, _)| *other != key).map(|(_, value)| value).collect();
+        }
+        Ok(())
+    }
+
+    fn has(&mut self, values: &[Value], key: &[u8]) -> Result<bool, S::Error> {
+        Ok(self.keyed_all(values)?.iter().any(|(other, _)| other == key))
+    }
+
+    fn merge_single(
+        &mut self,
+        current: Vec<Value>,
+        steps: &[Step],
+        later: &[Vec<Step>],
+    ) -> Result<Vec<Value>, S::Error> {
+        let mut register = Register::default();
+        for step in steps {
+            self.follow(&mut register, step)?;
+        }
+        if let Some(mut value) = register.known.take() {
+            let mut known = Register { known: Some(value.take()), ..Register::default() };
+            for step in later.iter().flatten() {
+                self.follow(&mut known, step)?;
+            }
+            return Ok(known.known.flatten().into_iter().collect());
+        }
+        let mut after = Register::default();
+        for step in later.iter().flatten() {
+            self.follow(&mut after, step)?;
+        }
+        let Some(value) = current.first().filter(|_| after.known.is_none()) else { return Ok(current) };
+        let before = plus(value, -after.by);
+        let key = self.schema.normalize(self.name, &before)?;
+        if register.not.contains(&key) {
+            return Ok(Vec::new());
+        }
+        Ok(vec![plus(value, register.by)])
+    }
+
+    fn follow(&mut self, register: &mut Register, step: &Step) -> Result<(), S::Error> {
+        match (step, &mut register.known) {
+            (Step::Add(values) | Step::Replace(values), _) => register.known = Some(values.last().cloned()),
+            (Step::Delete(values), Some(known)) => {
+                let gone = self.keyed_all(values)?;
+                if let Some(value) = known.as_ref() {
+                    let key = self.schema.normalize(self.name, value)?;
+                    if gone.iter().any(|(other, _)| *other == key) {
+                        *known = None;
+                    }
+                }
+            }
+            (Step::Delete(values), None) => {
+                register.not.extend(self.keyed_all(values)?.into_iter().map(|(key, _)| key));
+            }
+            (Step::Increment(by), Some(known)) => *known = known.take().map(|value| plus(&value, *by)),
+            (Step::Increment(by), None) => register.by += by,
+        }
+        Ok(())
+    }
+
+    fn keyed_all(&mut self, values: &[Value]) -> Result<Vec<Keyed>, S::Error> {
+        values.iter().map(|value| Ok((self.schema.normalize(self.name, value)?, value.clone()))).collect()
+    }
+}
+
+/// A single value, as far as steps tell of it.
+#[derive(Default)]
+struct Register {
+    /// It is this, or none, whatever was before.
+    known: Option<Option<Value>>,
+    /// If it was one of these, it is gone.
+    not: Vec<Vec<u8>>,
+    by: i128,
+}
+
+fn put_all(mut all: Vec<Keyed>, values: Vec<Keyed>) -> Vec<Keyed> {
+    for (key, value) in values {
+        match all.iter_mut().find(|(other, _)| *other == key) {
+            // Equal by the matching rule, not byte for byte: the later one is the one that stays.
+            Some(found) => found.1 = value,
+            None => all.push((key, value)),
+        }
+    }
+    all
+}
+
+fn take_all(all: &mut Vec<Keyed>, values: &[Keyed]) {
+    all.retain(|(key, _)| !values.iter().any(|(other, _)| other == key));
+}
+
+fn number(value: &[u8]) -> Option<i128> {
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}
+
+/// What is no number stays as it is.
+fn plus(value: &[u8], by: i128) -> Value {
+    match number(value).and_then(|number| number.checked_add(by)) {
+        Some(sum) if by != 0 => sum.to_string().into_bytes(),
+        _ => value.to_vec(),
+    }
+}
+
+/// The latest of these changes that touches the attribute.
+pub(crate) fn last_on(later: &[std::sync::Arc<Change>], attribute: &str) -> Option<Csn> {
+    later.iter().rev().find(|change| !steps(change, attribute).is_empty()).map(|change| change.csn)
+}
