@@ -268,9 +268,8 @@ impl Tree for Model {
         Ok(self.history.get(&uuid).into_iter().flatten().filter(later).cloned().collect())
     }
 
-    fn moves(&mut self, after: Csn) -> Result<Vec<Move>, Infallible> {
-        let bounds = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-        Ok(self.moves.range(bounds).map(|(_, made)| *made).collect())
+    fn moves(&mut self, from: Csn) -> Result<Vec<Move>, Infallible> {
+        Ok(self.moves.range(from..).map(|(_, made)| *made).collect())
     }
 
     fn deleted(&mut self, uuid: EntryUuid) -> Result<Option<(Csn, Option<Place>)>, Infallible> {

@@ -73,6 +73,8 @@ fn any_order_and_any_repetition_gives_one_tree() {
                     model.apply(&order[at - 1]);
                 }
             }
+            let waiting: Vec<_> = model.waiting().map(|change| format!("{change:?}")).collect();
+            assert!(waiting.is_empty(), "seed {seed}: waiting for ever: {waiting:#?}");
             match &first {
                 None => first = Some((model, order)),
                 Some((other, before)) => {

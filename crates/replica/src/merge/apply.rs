@@ -31,7 +31,12 @@ pub fn apply<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error
     let node = tree.node(change.uuid)?;
     match (&change.operation, node) {
         (Operation::Delete { .. }, node) => delete(tree, change, node),
-        (Operation::Add(_), Some(_)) => Ok(Applied::Done),
+        (Operation::Add(_), Some(node)) => {
+            if node.glue {
+                add_deleted(tree, change, &node)?;
+            }
+            Ok(Applied::Done)
+        }
         (Operation::Put(_), Some(node)) if !node.glue => put(tree, change, node),
         (Operation::Add(_) | Operation::Put(_), _) => add(tree, change),
         (Operation::Modify(_), Some(node)) if !node.glue => {
@@ -43,8 +48,10 @@ pub fn apply<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error
             let Some((csn, place)) = tree.deleted(change.uuid)? else {
                 return Ok(Applied::Waits(change.uuid));
             };
-            if node.is_none() {
-                rename_deleted(tree, change, place)?;
+            if node.is_none()
+                && let Some(missing) = rename_deleted(tree, change, place)?
+            {
+                return Ok(Applied::Waits(missing));
             }
             lose(tree, change, csn, "dn", Vec::new())?;
             Ok(Applied::Done)
@@ -92,7 +99,9 @@ fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
         // What an offline tool brought back is later than the delete.
         if !(matches!(change.operation, Operation::Put(_)) && change.csn > csn) {
             if let (None, Some(place)) = (known, place) {
+                let parent = place.parent;
                 tree.note_place(change.uuid, place)?;
+                move_below(tree, change, parent)?;
             }
             return Ok(Applied::Done);
         }
@@ -110,6 +119,21 @@ fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
         settle(tree, &place)?;
     }
     Ok(Applied::Done)
+}
+
+/// The add of an entry that came back as glue where it was deleted. Only now is it known where it was at first, and what that means
+/// for the moves of others.
+fn add_deleted<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<(), T::Error> {
+    let is_known =
+        tree.later(change.uuid, None)?.iter().any(|known| matches!(known.operation, Operation::Add(_)));
+    let (Some(parent), Some(place)) = (change.parent.filter(|_| !is_known), &node.place) else {
+        return Ok(());
+    };
+    if is_renamed(tree, change)?.is_none() {
+        let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
+        relocate(tree, change.uuid, Place { rdn, ..place.clone() })?;
+    }
+    move_below(tree, change, parent)
 }
 
 /// The change's effect on the values, late or not. `before`: the RDN that the entry had before the change.
@@ -359,29 +383,33 @@ fn relocate<T: Tree>(tree: &mut T, uuid: EntryUuid, place: Place) -> Result<(), 
     unglue(tree, before.parent)
 }
 
-/// A rename of an entry that is not there: should it come back as glue, it is in the right place.
-fn rename_deleted<T: Tree>(tree: &mut T, change: &Change, place: Option<Place>) -> Result<(), T::Error> {
-    let (Operation::ModifyDn { request, .. }, Some(place)) = (&change.operation, place) else {
-        return Ok(());
-    };
+/// A rename of an entry that is not there: should it come back as glue, it is in the right place. Returns an entry that has to
+/// come before.
+fn rename_deleted<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    place: Option<Place>,
+) -> Result<Option<EntryUuid>, T::Error> {
+    let Operation::ModifyDn { request, .. } = &change.operation else { return Ok(None) };
+    // It was never here: its add tells where it was at first.
+    let Some(place) = place else { return Ok(Some(change.uuid)) };
+    if let Some(to) = change.parent
+        && tree.node(to)?.is_none()
+        && tree.deleted(to)?.is_none_or(|(_, place)| place.is_none())
+    {
+        return Ok(Some(to));
+    }
     if names::split(&request.dn).0 != request.newrdn && is_renamed(tree, change)?.is_none() {
         tree.note_place(change.uuid, Place { rdn: request.newrdn.clone(), ..place })?;
     }
-    match change.parent {
-        Some(to) => move_below(tree, change, to),
-        None => Ok(()),
+    if let Some(to) = change.parent {
+        move_below(tree, change, to)?;
     }
+    Ok(None)
 }
 
 fn delete<T: Tree>(tree: &mut T, change: &Change, node: Option<Node>) -> Result<Applied, T::Error> {
-    let Some(node) = node else {
-        let known = tree.deleted(change.uuid)?.and_then(|(_, place)| place);
-        if let (None, Some(parent)) = (known, change.parent) {
-            let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
-            tree.note_place(change.uuid, Place { parent, rdn })?;
-        }
-        return Ok(Applied::Done);
-    };
+    let Some(node) = node else { return Ok(Applied::Done) };
     if !node.glue {
         for lost in later(tree, change, &node)? {
             lose(tree, &lost, change.csn, "dn", Vec::new())?;

@@ -67,13 +67,13 @@ pub(crate) fn work_out<T: Tree>(
     child: EntryUuid,
     to: EntryUuid,
 ) -> Result<Moved, T::Error> {
-    let later = tree.moves(csn)?;
+    let known = tree.moves(csn)?;
     let mut overlay = Overlay { tree, parents: BTreeMap::new() };
-    for undone in later.iter().rev().filter(|later| later.made) {
+    for undone in known.iter().rev().filter(|known| known.made) {
         overlay.parents.insert(undone.child, undone.from);
     }
     let mut log = vec![overlay.make(Move { csn, child, from: None, to, made: false })?];
-    for again in later {
+    for again in known.into_iter().filter(|known| known.csn != csn) {
         let made = overlay.make(again)?;
         if made != again {
             log.push(made);

@@ -2,7 +2,7 @@
 
 use super::Place;
 use super::tree::{Node, Tree};
-use crate::EntryUuid;
+use crate::{EntryUuid, Operation, names};
 
 /// Gives a name to the one that has the right to it: of the entries that are meant to have it, the one that was created first. Glue
 /// comes behind all that are not deleted.
@@ -37,16 +37,41 @@ pub(crate) fn stand_in<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<
     if tree.node(uuid)?.is_some() {
         return Ok(None);
     }
-    let Some((csn, Some(place))) = tree.deleted(uuid)? else { return Ok(Some(uuid)) };
-    if let Some(missing) = stand_in(tree, place.parent)? {
-        return Ok(Some(missing));
-    }
+    let Some((csn, known)) = tree.deleted(uuid)? else { return Ok(Some(uuid)) };
+    let place = match known {
+        Some(place) => {
+            if let Some(missing) = stand_in(tree, place.parent)? {
+                return Ok(Some(missing));
+            }
+            place
+        }
+        // It was never here. Where it was when it was deleted is good enough until its add comes, if ever.
+        None => {
+            let Some(place) = place_of_delete(tree, uuid)? else { return Ok(Some(uuid)) };
+            if stand_in(tree, place.parent)?.is_some() {
+                return Ok(Some(uuid));
+            }
+            place
+        }
+    };
     let taken = tree.holder(&place)?.is_some();
     tree.add_glue(uuid, csn, &place, taken)?;
     if taken {
         settle(tree, &place)?;
     }
     Ok(None)
+}
+
+fn place_of_delete<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<Place>, T::Error> {
+    let deletes = tree.later(uuid, None)?.into_iter().rev().filter_map(|change| {
+        match (&change.operation, change.parent) {
+            (Operation::Delete { dn }, Some(parent)) => {
+                Some(Place { parent, rdn: names::intended(names::split(dn).0).into_owned() })
+            }
+            _ => None,
+        }
+    });
+    Ok({ deletes }.next())
 }
 
 /// Removes glue that nobody needs any more, from here upwards.

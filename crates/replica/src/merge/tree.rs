@@ -74,11 +74,11 @@ pub trait Tree: Schema {
     /// # Errors
     /// See [`node`](Self::node).
     fn later(&mut self, uuid: EntryUuid, after: Option<Csn>) -> Result<Vec<Arc<Change>>, Self::Error>;
-    /// The moves after `csn`, in the order of their CSNs.
+    /// The move with this CSN, if it is known, and all later ones, in the order of their CSNs.
     ///
     /// # Errors
     /// See [`node`](Self::node).
-    fn moves(&mut self, after: Csn) -> Result<Vec<Move>, Self::Error>;
+    fn moves(&mut self, from: Csn) -> Result<Vec<Move>, Self::Error>;
     /// When the entry was deleted, and where it was, as far as that is known.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ impl<S: Schema> Attribute<'_, S> {
         later: &[Vec<Step>],
     ) -> Result<Vec<Value>, S::Error> {
         if self.single {
-            self.merge_single(current, steps, later)
+            Ok(merge_single(current, steps, later))
         } else {
             self.merge_set(current, steps, later)
         }
@@ -201,59 +201,23 @@ impl<S: Schema> Attribute<'_, S> {
         Ok(self.keyed_all(values)?.iter().any(|(other, _)| other == key))
     }
 
-    fn merge_single(
-        &mut self,
-        current: Vec<Value>,
-        steps: &[Step],
-        later: &[Vec<Step>],
-    ) -> Result<Vec<Value>, S::Error> {
-        let mut register = Register::default();
-        for step in steps {
-            self.follow(&mut register, step)?;
-        }
-        if let Some(mut value) = register.known.take() {
-            let mut known = Register { known: Some(value.take()), ..Register::default() };
-            for step in later.iter().flatten() {
-                self.follow(&mut known, step)?;
-            }
-            return Ok(known.known.flatten().into_iter().collect());
-        }
-        let mut after = Register::default();
-        for step in later.iter().flatten() {
-            self.follow(&mut after, step)?;
-        }
-        let Some(value) = current.first().filter(|_| after.known.is_none()) else { return Ok(current) };
-        let before = plus(value, -after.by);
-        let key = self.schema.normalize(self.name, &before)?;
-        if register.not.contains(&key) {
-            return Ok(Vec::new());
-        }
-        Ok(vec![plus(value, register.by)])
-    }
-
-    fn follow(&mut self, register: &mut Register, step: &Step) -> Result<(), S::Error> {
-        match (step, &mut register.known) {
-            (Step::Add(values) | Step::Replace(values), _) => register.known = Some(values.last().cloned()),
-            (Step::Delete(values), Some(known)) => {
-                let gone = self.keyed_all(values)?;
-                if let Some(value) = known.as_ref() {
-                    let key = self.schema.normalize(self.name, value)?;
-                    if gone.iter().any(|(other, _)| *other == key) {
-                        *known = None;
-                    }
-                }
-            }
-            (Step::Delete(values), None) => {
-                register.not.extend(self.keyed_all(values)?.into_iter().map(|(key, _)| key));
-            }
-            (Step::Increment(by), Some(known)) => *known = known.take().map(|value| plus(&value, *by)),
-            (Step::Increment(by), None) => register.by += by,
-        }
-        Ok(())
-    }
-
     fn keyed_all(&mut self, values: &[Value]) -> Result<Vec<Keyed>, S::Error> {
         values.iter().map(|value| Ok((self.schema.normalize(self.name, value)?, value.clone()))).collect()
+    }
+}
+
+fn merge_single(current: Vec<Value>, steps: &[Step], later: &[Vec<Step>]) -> Vec<Value> {
+    let mut register = Register::default();
+    steps.iter().for_each(|step| register.follow(step));
+    if register.known.is_some() {
+        later.iter().flatten().for_each(|step| register.follow(step));
+        return register.known.flatten().into_iter().collect();
+    }
+    let mut after = Register::default();
+    later.iter().flatten().for_each(|step| after.follow(step));
+    match after.known {
+        Some(_) => current,
+        None => current.iter().map(|value| plus(value, register.by)).collect(),
     }
 }
 
@@ -262,9 +226,20 @@ impl<S: Schema> Attribute<'_, S> {
 struct Register {
     /// It is this, or none, whatever was before.
     known: Option<Option<Value>>,
-    /// If it was one of these, it is gone.
-    not: Vec<Vec<u8>>,
+    /// Otherwise it is so much more than before.
     by: i128,
+}
+
+impl Register {
+    fn follow(&mut self, step: &Step) {
+        match (step, &mut self.known) {
+            (Step::Add(values) | Step::Replace(values), known) => *known = Some(values.last().cloned()),
+            // There was no other one where it was deleted.
+            (Step::Delete(_), known) => *known = Some(None),
+            (Step::Increment(by), Some(known)) => *known = known.take().map(|value| plus(&value, *by)),
+            (Step::Increment(by), None) => self.by += by,
+        }
+    }
 }
 
 fn put_all(mut all: Vec<Keyed>, values: Vec<Keyed>) -> Vec<Keyed> {
