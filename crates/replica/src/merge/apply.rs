@@ -133,6 +133,7 @@ fn add_deleted<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<()
         let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
         relocate(tree, change.uuid, Place { rdn, ..place.clone() })?;
     }
+    tree.note_place(change.uuid, place.clone())?;
     move_below(tree, change, parent)
 }
 
@@ -254,6 +255,10 @@ fn put<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T:
 
 fn rename<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T::Error> {
     let Operation::ModifyDn { request, .. } = &change.operation else { return Ok(Applied::Done) };
+    if node.glue && tree.deleted(change.uuid)?.is_none_or(|(_, place)| place.is_none()) {
+        // Its add tells where it was before, see `stand_in`.
+        return Ok(Applied::Waits(change.uuid));
+    }
     // A move that repeats the RDN as it was renames nothing.
     let rdn = (names::split(&request.dn).0 != request.newrdn).then(|| request.newrdn.clone());
     if let Some(missing) = go(tree, change, &node, change.parent, rdn)? {
@@ -419,6 +424,9 @@ fn delete<T: Tree>(tree: &mut T, change: &Change, node: Option<Node>) -> Result<
         let csn = node.csn.filter(|_| node.glue).map_or(change.csn, |csn| csn.max(change.csn));
         tree.make_glue(change.uuid, csn)?;
         if let Some(place) = &node.place {
+            if !node.glue {
+                tree.note_place(change.uuid, place.clone())?;
+            }
             settle(tree, place)?;
         }
         return Ok(Applied::Done);

@@ -81,7 +81,10 @@ pub(crate) fn unglue<T: Tree>(tree: &mut T, mut uuid: EntryUuid) -> Result<(), T
             break;
         }
         tree.remove(uuid)?;
-        tree.note_place(uuid, place.clone())?;
+        // Of one that was never here its add will tell, see `stand_in`.
+        if tree.deleted(uuid)?.is_some_and(|(_, known)| known.is_some()) {
+            tree.note_place(uuid, place.clone())?;
+        }
         settle(tree, &place)?;
         uuid = place.parent;
     }
