@@ -69,15 +69,6 @@ fn any_order_and_any_repetition_gives_one_tree() {
             let mut model = fresh();
             for (at, change) in order.iter().enumerate() {
                 model.apply(change);
-                if let Ok(watched) = std::env::var("XMPPSYNC_WATCH") {
-                    let it = model.entries().iter().find(|(uuid, _)| uuid.to_string().starts_with(&watched));
-                    println!(
-                        "{} {} -> {:?}",
-                        &change.csn.as_str()[15..36],
-                        &change.uuid.to_string()[..4],
-                        it.map(|(_, e)| (e.glue, &e.place))
-                    );
-                }
                 if at > 0 && rng.random_bool(0.1) && is_idempotent(&order[at - 1]) {
                     model.apply(&order[at - 1]);
                 }

@@ -34,13 +34,26 @@ pub(crate) fn settle<T: Tree>(tree: &mut T, place: &Place) -> Result<(), T::Erro
 
 /// Makes sure that an entry is there to have children, as glue if it is deleted. Returns an entry of which nothing is known.
 pub(crate) fn stand_in<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<EntryUuid>, T::Error> {
+    climb(tree, uuid, &mut Vec::new())
+}
+
+/// `below`: deleted entries that wait for this one. Where two servers deleted them from, they may be below one another.
+fn climb<T: Tree>(
+    tree: &mut T,
+    uuid: EntryUuid,
+    below: &mut Vec<EntryUuid>,
+) -> Result<Option<EntryUuid>, T::Error> {
     if tree.node(uuid)?.is_some() {
         return Ok(None);
     }
+    if below.contains(&uuid) {
+        return Ok(Some(uuid));
+    }
+    below.push(uuid);
     let Some((csn, known)) = tree.deleted(uuid)? else { return Ok(Some(uuid)) };
     let place = match known {
         Some(place) => {
-            if let Some(missing) = stand_in(tree, place.parent)? {
+            if let Some(missing) = climb(tree, place.parent, below)? {
                 return Ok(Some(missing));
             }
             place
@@ -48,7 +61,7 @@ pub(crate) fn stand_in<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<
         // It was never here. Where it was when it was deleted is good enough until its add comes, if ever.
         None => {
             let Some(place) = place_of_delete(tree, uuid)? else { return Ok(Some(uuid)) };
-            if stand_in(tree, place.parent)?.is_some() {
+            if climb(tree, place.parent, below)?.is_some() {
                 return Ok(Some(uuid));
             }
             place
