@@ -5,9 +5,10 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SHIM: [&str; 14] = [
+const SHIM: [&str; 15] = [
     "register.c",
     "layout.c",
+    "look.c",
     "config.c",
     "capture.c",
     "transactions.c",

@@ -38,11 +38,14 @@ typedef struct xs_change {
 	int32_t delete_old_rdn; /* XS_MODRDN */
 	int32_t is_new;         /* XS_PUT: no entry of the database has the entryUUID */
 	int32_t is_state;       /* XS_DELETE: the entry as it was at the CSN is gone; not one that is later */
+	int32_t is_merged;      /* just this is to be done, whatever the entry's CSN: the rules for conflicts were applied */
 	xs_bytes csn;
 	xs_bytes uuid;          /* textual entryUUID */
 	xs_bytes dn;            /* before the operation */
 	xs_bytes new_rdn;       /* XS_MODRDN */
 	xs_bytes new_superior;  /* XS_MODRDN; NULL when the parent stays */
+	xs_bytes parent;        /* textual entryUUID of the entry's parent: after an XS_ADD or a move, before an XS_DELETE; or NULL */
+	xs_bytes old_parent;    /* captured XS_MODRDN and XS_DELETE: the same, before it */
 	const xs_modification *mods;
 	size_t mods_len;
 } xs_change;
@@ -100,6 +103,7 @@ enum xs_outcome {
 	XS_FAILED = 2,    /* the transaction has to be aborted */
 	XS_TEMPORARY = 3, /* as XS_FAILED, but it may go well later */
 	XS_ALONE = 4,     /* as XS_FAILED, but it will go well without a transaction */
+	XS_CARE = 5,      /* nothing was touched: it meets other changes, and the rules for conflicts have to be applied */
 };
 
 /* In xsr_apply. `result` receives the LDAP result code, `text` why it was not applied. */
@@ -107,6 +111,15 @@ int xs_apply(xs_op *op, const xs_change *change, int *result, char *text, size_t
 
 /* In xsr_open and xsr_read: calls xsr_seen_state for the entry with this entryUUID, if there is one. 0, or an LDAP result code. */
 int xs_read_entry(xs_op *op, const xs_bytes *uuid, void *seen);
+
+/* In xsr_apply: calls xsr_seen_bytes with the textual entryUUID of the entry with this DN, if there is one. */
+void xs_uuid_of(xs_op *op, const xs_bytes *dn, void *seen);
+/* In xsr_apply: whether there are entries below the one with this DN. Negative: that cannot be told. */
+int xs_has_children(xs_op *op, const xs_bytes *dn);
+/* Any thread. Whether the attribute has at most one value; negative: it is not known here. */
+int xs_is_single(const xs_bytes *attribute);
+/* In xsr_apply: calls xsr_seen_bytes with the value in the form in which equal values are equal bytes. 0, or an LDAP result code. */
+int xs_normalize(xs_op *op, const xs_bytes *attribute, const xs_bytes *value, void *seen);
 
 /* How a walk through the database ended; anything else is an LDAP result code. */
 enum xs_dump_end { XS_DUMP_WHOLE = 0, XS_DUMP_STOPPED = -1, XS_DUMP_YIELDED = -2 };
@@ -215,6 +228,9 @@ void xsr_suffix(xsr_instance *instance, const xs_bytes *uuid);
 
 /* The contextCSN to show: writes at most `max`, returns how many there are. */
 size_t xsr_context_csn(xsr_instance *instance, xs_csn *out, size_t max);
+
+/* `seen` is what Rust gave to xs_uuid_of or xs_normalize. */
+void xsr_seen_bytes(void *seen, const xs_bytes *bytes);
 
 /* `seen` is what Rust gave to xs_read_context_csn or xs_scan_entry_csn. */
 void xsr_seen_csn(void *seen, const xs_bytes *csn);

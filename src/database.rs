@@ -119,6 +119,7 @@ impl SlapdTransaction {
             XS_REFUSED => Outcome::Refused(failure()),
             XS_TEMPORARY => Outcome::Temporary(failure()),
             XS_ALONE => Outcome::Alone(failure()),
+            XS_CARE => Outcome::Care,
             _ => Outcome::Failed(failure()),
         }
     }
@@ -151,6 +152,50 @@ impl Transaction for SlapdTransaction {
 
     fn add_new(&mut self, entry: &Change) -> Outcome {
         self.make(entry, Kind::New)
+    }
+
+    fn apply_merged(&mut self, change: &Change) -> Outcome {
+        self.make(change, Kind::Merged)
+    }
+
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
+        // SAFETY: `op` is valid, see `new`.
+        unsafe { SlapdReader::new(self.op) }.read_entry(uuid)
+    }
+
+    fn find(&mut self, dn: &str) -> Option<EntryUuid> {
+        let text = [dn.as_bytes(), b"\0"].concat();
+        let mut found = None;
+        // SAFETY: `op` is valid, see `new`; `text` and `found` live until the call returns.
+        unsafe { xs_uuid_of(self.op, &xs_bytes::lend(&text[..dn.len()]), (&raw mut found).cast()) };
+        found.and_then(|found: Vec<u8>| EntryUuid::parse(&found).ok())
+    }
+
+    fn has_children(&mut self, dn: &str) -> Result<bool, Failure> {
+        let text = [dn.as_bytes(), b"\0"].concat();
+        // SAFETY: `op` is valid, see `new`; `text` lives until the call returns.
+        match unsafe { xs_has_children(self.op, &xs_bytes::lend(&text[..dn.len()])) } {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Failure { result: OTHER, text: "the entry's children cannot be looked for".to_owned() }),
+        }
+    }
+
+    fn is_single(&mut self, attribute: &str) -> bool {
+        // SAFETY: it reads the name only.
+        unsafe { xs_is_single(&xs_bytes::lend(attribute.as_bytes())) == 1 }
+    }
+
+    fn normalize(&mut self, attribute: &str, value: &[u8]) -> Vec<u8> {
+        let text = [value, b"\0"].concat();
+        let mut normal: Option<Vec<u8>> = None;
+        // SAFETY: `op` is valid, see `new`; all else lives until the call returns.
+        unsafe {
+            let name = xs_bytes::lend(attribute.as_bytes());
+            xs_normalize(self.op, &name, &xs_bytes::lend(&text[..value.len()]), (&raw mut normal).cast());
+        }
+        // What the syntax does not allow is equal to itself only.
+        normal.unwrap_or_else(|| value.to_vec())
     }
 
     fn write_context_csn(&mut self, vector: &Vector) -> ContextCsnWrite {
@@ -282,7 +327,7 @@ impl Opening for OpeningDatabase<'_> {
         // Each commit waits for the disk: many in one.
         const TOUCHED_MAX: usize = 1_000;
         let together = self.touched > 0 || self.transaction.begin()?;
-        match self.transaction.apply(&Change { csn, uuid: *uuid, parent: None, operation }) {
+        match self.transaction.apply_merged(&Change { csn, uuid: *uuid, parent: None, operation }) {
             Outcome::Applied => {
                 self.touched += usize::from(together);
                 if self.touched >= TOUCHED_MAX { self.settle() } else { Ok(()) }
@@ -291,6 +336,9 @@ impl Opening for OpeningDatabase<'_> {
             | Outcome::Failed(failure)
             | Outcome::Temporary(failure)
             | Outcome::Alone(failure) => Err(failure),
+            Outcome::Care => {
+                Err(Failure { result: OTHER, text: format!("the entry \"{dn}\" is not what was read") })
+            }
         }
     }
 

@@ -131,3 +131,12 @@ unsafe extern "C" fn xsr_seen_state(seen: *mut c_void, state: *const xs_change) 
         }
     })
 }
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xsr_seen_bytes(seen: *mut c_void, bytes: *const xs_bytes) {
+    guard("xsr_seen_bytes", (), || {
+        // SAFETY: `seen` is what SlapdTransaction passed in, used by nobody else during the call; the bytes are valid during
+        // the call.
+        unsafe { *seen.cast::<Option<Vec<u8>>>() = Some((*bytes).as_slice().to_vec()) };
+    });
+}

@@ -83,6 +83,8 @@ unsafe fn copy(
         )
     };
     // SAFETY: as above.
+    let parent = EntryUuid::parse(unsafe { change.parent.as_slice() }).ok();
+    // SAFETY: as above.
     let mods = mods.iter().map(|modification| unsafe { copy_modification(modification) });
     let dn = text(dn, "DN")?;
     let operation = match change.operation as u32 {
@@ -110,7 +112,7 @@ unsafe fn copy(
         XS_DELETE => Operation::Delete { dn },
         _ => return Err(CaptureError::Operation(change.operation)),
     };
-    Ok(Change { csn: parse(csn)?, uuid: EntryUuid::parse(uuid)?, parent: None, operation })
+    Ok(Change { csn: parse(csn)?, uuid: EntryUuid::parse(uuid)?, parent, operation })
 }
 
 fn text(bytes: &[u8], what: &'static str) -> Result<String, CaptureError> {
@@ -146,6 +148,8 @@ pub(crate) enum Kind {
     State,
     /// An entry whose entryUUID is not in the database.
     New,
+    /// What the rules for conflicts came to.
+    Merged,
 }
 
 /// A change lent to the shim: the arrays that C wants, pointing into the change.
@@ -157,6 +161,7 @@ pub(crate) struct Lent<'a> {
     dn: Terminated,
     new_rdn: Option<Terminated>,
     new_superior: Option<Terminated>,
+    parent: Option<Terminated>,
     /// What `mods` points into; not read, only kept.
     _values: Vec<xs_bytes>,
     mods: Vec<xs_modification>,
@@ -226,6 +231,7 @@ impl<'a> Lent<'a> {
             dn: Terminated::new(change.operation.dn()),
             new_rdn: rename.map(|request| Terminated::new(&request.newrdn)),
             new_superior: rename.and_then(|request| request.new_superior.as_deref()).map(Terminated::new),
+            parent: change.parent.map(|parent| Terminated::new(&parent.to_string())),
             _values: values,
             mods,
             operation,
@@ -242,11 +248,14 @@ impl<'a> Lent<'a> {
             delete_old_rdn: i32::from(self.delete_old_rdn),
             is_new: i32::from(self.kind == Kind::New),
             is_state: i32::from(self.kind == Kind::State),
+            is_merged: i32::from(self.kind == Kind::Merged),
             csn: self.csn.lend(),
             uuid: self.uuid.lend(),
             dn: self.dn.lend(),
             new_rdn: self.new_rdn.as_ref().map_or_else(xs_bytes::default, Terminated::lend),
             new_superior: self.new_superior.as_ref().map_or_else(xs_bytes::default, Terminated::lend),
+            parent: self.parent.as_ref().map_or_else(xs_bytes::default, Terminated::lend),
+            old_parent: xs_bytes::default(),
             mods: self.mods.as_ptr(),
             mods_len: self.mods.len(),
         }

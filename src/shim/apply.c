@@ -37,6 +37,7 @@ static void target_set(Operation *op, Entry *e, target *t)
 	Attribute *csn = attr_find(e->e_attrs, slap_schema.si_ad_entryCSN);
 
 	target_free(op, t);
+	t->glue = is_entry_glue(e);
 	ber_dupbv_x(&t->dn, &e->e_name, op->o_tmpmemctx);
 	ber_dupbv_x(&t->ndn, &e->e_nname, op->o_tmpmemctx);
 	if (csn != NULL) {
@@ -95,6 +96,7 @@ static int find(xs_op *x, const xs_change *change, target *t)
 	}
 	if (BER_BVISNULL(&t->dn)) {
 		find_by_uuid(x, &nuuid, t);
+		t->elsewhere = 1;
 	}
 	op->o_tmpfree(nuuid.bv_val, op->o_tmpmemctx);
 	return !BER_BVISNULL(&t->dn);
@@ -284,30 +286,36 @@ int xs_modify(xs_op *x, const xs_change *change, const target *t, Modifications 
 	return outcome;
 }
 
+/* An attribute with one value at most: the one that comes last is the one. */
+static void replace_single(Modifications *m)
+{
+	if (!is_at_single_value(m->sml_desc->ad_type) || (m->sml_op != LDAP_MOD_ADD && m->sml_op != LDAP_MOD_DELETE)) {
+		return;
+	}
+	if (m->sml_op == LDAP_MOD_DELETE) {
+		ber_bvarray_free(m->sml_values);
+		ber_bvarray_free(m->sml_nvalues);
+		m->sml_values = m->sml_nvalues = NULL;
+		m->sml_numvals = 0;
+	}
+	m->sml_op = LDAP_MOD_REPLACE;
+}
+
+/* A client's modify went well where it was made. Where it does not here, the entry is another one, and the rules for conflicts
+ * tell what it means. */
 static int apply_modify(xs_op *x, const xs_change *change, target *t, verdict v)
 {
 	Operation *op = x->op;
 	Modifications *mods, *m;
-	int increments = 0, outcome = xs_mods_in(op, change, t, &mods, v);
+	int outcome = xs_mods_in(op, change, t, &mods, v);
 
 	if (outcome != XS_APPLIED || mods == NULL) {
 		return outcome;
 	}
-	/* What is there already, or is already gone, is no reason to refuse. */
 	for (m = mods; m != NULL; m = m->sml_next) {
-		increments |= m->sml_op == LDAP_MOD_INCREMENT;
-		if (m->sml_op == LDAP_MOD_ADD) {
-			m->sml_op = SLAP_MOD_SOFTADD;
-		} else if (m->sml_op == LDAP_MOD_DELETE) {
-			m->sml_op = SLAP_MOD_SOFTDEL;
-		}
+		replace_single(m);
 	}
-	/* Without it, one value that is there already keeps the others of its list from being added (mods.c 86-180). It
-	 * would also make up a value to increment. */
-	op->o_permissive_modify = increments ? SLAP_CONTROL_NONE : SLAP_CONTROL_NONCRITICAL;
-	outcome = xs_modify(x, change, t, mods, v);
-	op->o_permissive_modify = SLAP_CONTROL_NONE;
-	return outcome;
+	return xs_modify(x, change, t, mods, v);
 }
 
 int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_naming *to, Modifications *mods, verdict v)
@@ -411,6 +419,107 @@ static int later(const target *t, const xs_change *change)
 	return !BER_BVISEMPTY(&t->csn) && ber_bvcmp(&t->csn, &csn) > 0;
 }
 
+/* Whether the modify takes away or replaces values of an attribute that is in the entry's name. */
+static int touches_name(const xs_change *change, const target *t)
+{
+	struct berval rdn;
+	size_t i;
+	LDAPRDN parsed = NULL;
+	const char *end;
+	int touches = 0, k;
+
+	dnRdn(&t->dn, &rdn);
+	for (i = 0; i < change->mods_len && !touches; i++) {
+		struct berval name = bv_in(change->mods[i].attribute);
+		AttributeDescription *ad = NULL, *other;
+		const char *text;
+
+		if (change->mods[i].op == XS_MOD_ADD || slap_bv2ad(&name, &ad, &text) != LDAP_SUCCESS) {
+			continue;
+		}
+		if (parsed == NULL && ldap_bv2rdn(&rdn, &parsed, (char **)&end, LDAP_DN_FORMAT_LDAP) != LDAP_SUCCESS) {
+			return 1;
+		}
+		for (k = 0; parsed[k] != NULL && !touches; k++) {
+			other = NULL;
+			touches = slap_bv2ad(&parsed[k]->la_attr, &other, &text) != LDAP_SUCCESS || other->ad_type == ad->ad_type;
+		}
+	}
+	if (parsed != NULL) {
+		ldap_rdnfree(parsed);
+	}
+	return touches;
+}
+
+/* Whether the parent in the DN of an add is another entry by now. */
+static int has_other_parent(Operation *op, const xs_change *change)
+{
+	struct berval dn = bv_in(change->dn), ndn = BER_BVNULL, parent;
+	struct berval uuid = bv_in(change->parent);
+	Entry *e = NULL;
+	int other = 1;
+
+	if (BER_BVISNULL(&uuid) || dnNormalize(0, NULL, NULL, &dn, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS) {
+		return 0;
+	}
+	dnParent(&ndn, &parent);
+	if (be_entry_get_rw(op, &parent, NULL, NULL, 0, &e) == LDAP_SUCCESS && e != NULL) {
+		Attribute *a = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
+
+		other = a == NULL || a->a_vals[0].bv_len != uuid.bv_len || strncasecmp(a->a_vals[0].bv_val, uuid.bv_val, uuid.bv_len) != 0;
+		be_entry_release_r(op, e);
+	}
+	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
+	return other;
+}
+
+/* Whether it is more than doing what the origin did: it comes late, or to an entry that is not what the origin saw. */
+static int needs_care(xs_op *x, const xs_change *change, const target *t, int there)
+{
+	if (!there) {
+		return change->operation == XS_ADD && has_other_parent(x->op, change);
+	}
+	switch (change->operation) {
+	case XS_MODIFY:
+		return t->glue || later(t, change) || touches_name(change, t);
+	case XS_DELETE:
+		return !change->is_state && (t->glue || t->elsewhere || later(t, change));
+	case XS_PUT:
+		return !change->is_state && later(t, change);
+	case XS_ADD:
+		return t->glue;
+	default:
+		return 1;
+	}
+}
+
+/* What the rules for conflicts came to. */
+static int apply_merged(xs_op *x, const xs_change *change, target *t, int there, verdict v)
+{
+	Operation *op = x->op;
+	Modifications *mods;
+	int outcome;
+
+	op->o_no_schema_check = 1;
+	if (change->operation == XS_ADD) {
+		outcome = apply_add(x, change, v);
+	} else if (!there) {
+		outcome = xs_say(v, XS_FAILED, LDAP_NO_SUCH_OBJECT, "the entry is gone");
+	} else if (change->operation == XS_DELETE) {
+		outcome = apply_delete(x, change, t, v);
+	} else if (change->operation == XS_MODRDN) {
+		outcome = apply_modrdn(x, change, t, v);
+	} else {
+		outcome = xs_mods_in(op, change, t, &mods, v);
+		if (outcome == XS_APPLIED && mods != NULL) {
+			outcome = xs_modify(x, change, t, mods, v);
+		}
+	}
+	op->o_no_schema_check = 0;
+	op->o_delete_glue_parent = 0; /* a wish of back-mdb to the frontend; the rules see to it */
+	return outcome;
+}
+
 /* See check_uuid in capture.c. */
 static void count_move(xs_db *db, const xs_change *change)
 {
@@ -423,7 +532,7 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 {
 	verdict v = { result, text, text_len };
 	Operation *op = x->op;
-	target t = { BER_BVNULL, BER_BVNULL, BER_BVNULL };
+	target t = { BER_BVNULL, BER_BVNULL, BER_BVNULL, 0, 0 };
 	int there = !change->is_new && find(x, change, &t);
 	int outcome;
 
@@ -431,19 +540,21 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 	*result = LDAP_SUCCESS;
 	x->text[0] = '\0';
 	op->o_callback = &x->quiet;
-	if (change->operation == XS_ADD || change->operation == XS_PUT) {
+	if (change->is_merged) {
+		outcome = apply_merged(x, change, &t, there, v);
+	} else if (there && change->operation != XS_DELETE && change->operation != XS_PUT && contained(&t, change)) {
+		outcome = XS_APPLIED;
+	} else if (needs_care(x, change, &t, there)) {
+		outcome = XS_CARE;
+	} else if (change->operation == XS_ADD || change->operation == XS_PUT) {
 		/* An entry that is there was brought by another way, in this state or a later one, or has to become so. */
 		outcome = there ? xs_apply_put(x, change, &t, v) : apply_add(x, change, v);
 	} else if (change->operation == XS_DELETE) {
 		outcome = there && !(change->is_state && later(&t, change)) ? apply_delete(x, change, &t, v) : XS_APPLIED;
 	} else if (!there) {
 		outcome = xs_say(v, XS_REFUSED, LDAP_NO_SUCH_OBJECT, "no entry has this entryUUID");
-	} else if (contained(&t, change)) {
-		outcome = XS_APPLIED;
-	} else if (change->operation == XS_MODIFY) {
-		outcome = apply_modify(x, change, &t, v);
 	} else {
-		outcome = apply_modrdn(x, change, &t, v);
+		outcome = apply_modify(x, change, &t, v);
 	}
 	count_move(x->db, change);
 	if (outcome == XS_APPLIED && change->operation == XS_DELETE && there) {

@@ -147,6 +147,24 @@ pub trait Transaction {
     /// Adds an entry ([`Operation::Put`](xmppsync_replica::Operation::Put)) whose entryUUID is not in the database, so
     /// that nothing has to be looked for.
     fn add_new(&mut self, entry: &Change) -> Outcome;
+    /// Does just what the change says to its entry, whatever that one's entryCSN; nothing but the stamps of a later change stays.
+    fn apply_merged(&mut self, change: &Change) -> Outcome;
+    /// The entry as it is in the open transaction, as the change that would add it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure>;
+    /// The entry with this DN.
+    fn find(&mut self, dn: &str) -> Option<EntryUuid>;
+    /// Whether entries are below the one with this DN.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn has_children(&mut self, dn: &str) -> Result<bool, Failure>;
+    /// Whether the attribute has at most one value.
+    fn is_single(&mut self, attribute: &str) -> bool;
+    /// The form in which equal values of the attribute are equal bytes.
+    fn normalize(&mut self, attribute: &str, value: &[u8]) -> Vec<u8>;
     /// Stores the vector with the data.
     fn write_context_csn(&mut self, vector: &Vector) -> ContextCsnWrite;
     /// Ends the transaction for good.
@@ -173,6 +191,8 @@ pub enum Outcome {
     Temporary(Failure),
     /// As `Failed`, but it will go well without a transaction.
     Alone(Failure),
+    /// Nothing was touched: it meets other changes, see [`merge`](xmppsync_replica::merge).
+    Care,
 }
 
 /// What became of the vector.

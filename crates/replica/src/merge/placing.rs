@@ -12,7 +12,9 @@ pub(crate) fn settle<T: Tree>(tree: &mut T, place: &Place) -> Result<(), T::Erro
         return Ok(());
     }
     let holder = tree.holder(place)?;
-    let mut first: Option<((bool, Vec<u8>, EntryUuid), Place)> = None;
+    /// Not glue, when it was made, and to have an order among equals.
+    type Rank = (bool, Vec<u8>, EntryUuid);
+    let mut first: Option<(Rank, Place)> = None;
     for uuid in waiting.into_iter().chain(holder) {
         let Some(Node { place: Some(place), glue, created, .. }) = tree.node(uuid)? else { continue };
         // Glue has lost what told when it was made.

@@ -1,0 +1,89 @@
+/* What the rules for conflicts ask of the database and the schema. */
+
+#include "apply.h"
+
+void xs_uuid_of(xs_op *x, const xs_bytes *dn, void *seen)
+{
+	Operation *op = x->op;
+	struct berval name = bv_in(*dn), ndn = BER_BVNULL;
+	Entry *e = NULL;
+
+	if (dnNormalize(0, NULL, NULL, &name, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS) {
+		return;
+	}
+	if (be_entry_get_rw(op, &ndn, NULL, NULL, 0, &e) == LDAP_SUCCESS && e != NULL) {
+		Attribute *uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
+
+		if (uuid != NULL) {
+			xs_bytes text = XS_OUT(uuid->a_vals[0]);
+			xsr_seen_bytes(seen, &text);
+		}
+		be_entry_release_r(op, e);
+	}
+	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
+}
+
+int xs_has_children(xs_op *x, const xs_bytes *dn)
+{
+	Operation *op = x->op;
+	struct berval name = bv_in(*dn), ndn = BER_BVNULL;
+	Entry *e = NULL;
+	int has = LDAP_COMPARE_FALSE, rc = LDAP_OTHER;
+
+	if (dnNormalize(0, NULL, NULL, &name, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS) {
+		return -1;
+	}
+	if (be_entry_get_rw(op, &ndn, NULL, NULL, 0, &e) == LDAP_SUCCESS && e != NULL) {
+		if (op->o_bd->be_has_subordinates != NULL) {
+			rc = op->o_bd->be_has_subordinates(op, e, &has);
+		}
+		be_entry_release_r(op, e);
+	}
+	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
+	return rc != LDAP_SUCCESS ? -1 : has == LDAP_COMPARE_TRUE;
+}
+
+static AttributeDescription *attribute(const xs_bytes *name)
+{
+	struct berval text = bv_in(*name);
+	AttributeDescription *ad = NULL;
+	const char *problem;
+
+	return slap_bv2ad(&text, &ad, &problem) == LDAP_SUCCESS ? ad : NULL;
+}
+
+int xs_is_single(const xs_bytes *name)
+{
+	AttributeDescription *ad = attribute(name);
+
+	return ad == NULL ? -1 : is_at_single_value(ad->ad_type) != 0;
+}
+
+int xs_normalize(xs_op *x, const xs_bytes *name, const xs_bytes *value, void *seen)
+{
+	Operation *op = x->op;
+	AttributeDescription *ad = attribute(name);
+	struct berval in = bv_in(*value), pretty = BER_BVNULL, out = BER_BVNULL;
+	int rc = LDAP_SUCCESS;
+
+	if (ad != NULL) {
+		MatchingRule *mr = ad->ad_type->sat_equality;
+		Syntax *syntax = ad->ad_type->sat_syntax;
+
+		/* As slap_mods_check does: some rules compare what was made pretty. */
+		if (syntax->ssyn_pretty != NULL) {
+			rc = ordered_value_pretty(ad, &in, &pretty, op->o_tmpmemctx);
+		}
+		if (rc == LDAP_SUCCESS && mr != NULL && mr->smr_normalize != NULL) {
+			rc = ordered_value_normalize(SLAP_MR_VALUE_OF_ATTRIBUTE_SYNTAX, ad, mr, pretty.bv_val ? &pretty : &in, &out,
+				op->o_tmpmemctx);
+		}
+	}
+	if (rc == LDAP_SUCCESS) {
+		xs_bytes bytes = out.bv_val ? XS_OUT(out) : pretty.bv_val ? XS_OUT(pretty) : *value;
+		xsr_seen_bytes(seen, &bytes);
+	}
+	op->o_tmpfree(pretty.bv_val, op->o_tmpmemctx);
+	op->o_tmpfree(out.bv_val, op->o_tmpmemctx);
+	return rc;
+}
