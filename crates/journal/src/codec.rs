@@ -1,9 +1,10 @@
 //! A change as bytes, and back. The layout has a version of its own, apart from the wire's.
 //!
 //! ```text
-//! change       = version:1 boot:8 seq:8 uuid:16 operation
+//! change       = version:1 boot:8 seq:8 uuid:16 parent operation
+//! parent       = 0 | 1 uuid:16
 //! operation    = 0 dn list(attribute) | 1 dn list(modification) | 3 dn
-//!              | 2 dn newrdn deleteoldrdn:1 superior list(modification)
+//!              | 2 dn newrdn deleteoldrdn:1 superior list(modification) | 4 dn list(attribute)
 //! superior     = 0 | 1 text
 //! modification = type:1 attribute
 //! attribute    = text list(bytes)
@@ -12,6 +13,7 @@
 //! first. A number has one spelling, so equal changes are equal bytes. The CSN is the key.
 
 use crate::limits::{ATTRIBUTES_PER_CHANGE_MAX, CHANGE_BYTES_MAX, VALUES_PER_ATTRIBUTE_MAX};
+use crate::store::Uuid;
 use ldap3_proto::proto::{
     LdapAddRequest, LdapModify, LdapModifyDNRequest, LdapModifyRequest, LdapModifyType, LdapPartialAttribute,
 };
@@ -19,7 +21,10 @@ use thiserror::Error;
 use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Operation};
 
 /// The version of the layout.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// Where the entryUUID stands in a change.
+const UUID: std::ops::Range<usize> = 17..33;
 
 const ADD: u8 = 0;
 const MODIFY: u8 = 1;
@@ -51,6 +56,9 @@ pub enum CodecError {
     /// Not a packed CSN.
     #[error("a record has a CSN that is none")]
     Csn,
+    /// The index names a change that is not there.
+    #[error("a record is missing")]
+    Missing,
 }
 
 /// A change with its place in its origin's stream.
@@ -70,6 +78,10 @@ pub fn encode(boot: BootId, seq: u64, change: &Change, out: &mut Vec<u8>) {
     out.extend_from_slice(&boot.get().to_le_bytes());
     out.extend_from_slice(&seq.to_le_bytes());
     out.extend_from_slice(change.uuid.as_bytes());
+    out.push(u8::from(change.parent.is_some()));
+    if let Some(parent) = change.parent {
+        out.extend_from_slice(parent.as_bytes());
+    }
     match &change.operation {
         Operation::Add(request) | Operation::Put(request) => {
             out.push(if matches!(change.operation, Operation::Add(_)) { ADD } else { PUT });
@@ -116,9 +128,15 @@ pub fn decode(csn: Csn, bytes: &[u8]) -> Result<Stored, CodecError> {
     let boot = BootId::new(u64::from_le_bytes(reader.array()?));
     let seq = u64::from_le_bytes(reader.array()?);
     let uuid = EntryUuid::from_bytes(reader.array()?);
+    let parent = if reader.flag()? { Some(EntryUuid::from_bytes(reader.array()?)) } else { None };
     let operation = operation(&mut reader)?;
     reader.end()?;
-    Ok(Stored { boot, seq, change: Change { csn, uuid, parent: None, operation } })
+    Ok(Stored { boot, seq, change: Change { csn, uuid, parent, operation } })
+}
+
+/// The entry that an encoded change is about, without reading the rest.
+pub(crate) fn uuid(bytes: &[u8]) -> Result<Uuid, CodecError> {
+    bytes.get(UUID).and_then(|uuid| uuid.try_into().ok()).ok_or(CodecError::Short)
 }
 
 fn operation(reader: &mut Reader<'_>) -> Result<Operation, CodecError> {
@@ -276,6 +294,7 @@ mod tests {
         fn a_change_survives_the_round_trip(change in any_change(), boot: u64, seq: u64) {
             let mut bytes = Vec::new();
             encode(BootId::new(boot), seq, &change, &mut bytes);
+            prop_assert_eq!(uuid(&bytes), Ok(*change.uuid.as_bytes()));
             let stored = decode(change.csn, &bytes).unwrap();
             prop_assert_eq!(stored, Stored { boot: BootId::new(boot), seq, change });
         }
@@ -314,7 +333,7 @@ mod tests {
     #[test]
     fn a_length_that_is_not_there_buys_no_memory() {
         let mut bytes = vec![VERSION];
-        bytes.extend_from_slice(&[0; 32]);
+        bytes.extend_from_slice(&[0; 33]);
         bytes.extend_from_slice(&[ADD, 0, 0x80, 0x80, 0x10]);
         assert_eq!(decode(csn(1, 1), &bytes), Err(CodecError::Short));
         bytes.extend_from_slice(&[0xff; 8]);

@@ -96,7 +96,7 @@ impl Journal {
         self.state.unseen_at
     }
 
-    /// Bytes of all changes with their keys. The file is larger; [`file_bytes`](Self::file_bytes).
+    /// Bytes of all changes with their keys, of which each has one in an index too. The file is larger; [`file_bytes`](Self::file_bytes).
     pub fn bytes(&self) -> u64 {
         self.state.bytes
     }

@@ -1,6 +1,7 @@
 //! CSNs as short keys whose bytes compare as the CSNs do.
 
 use crate::codec::CodecError;
+use crate::store::Uuid;
 use xmppsync_replica::{Csn, ServerId};
 
 /// Date and time, microseconds, count, server, modification: a CSN's 40 characters in 17 bytes.
@@ -8,6 +9,12 @@ pub(crate) type Packed = [u8; 17];
 
 /// The key of a change: its server, then its CSN, so that a server's changes lie together.
 pub(crate) type ChangeKey = [u8; 19];
+
+/// The key of a change in the index: its entry, then its CSN, so that an entry's changes lie together, in their order.
+pub(crate) type EntryKey = [u8; 33];
+
+/// Bytes that a change takes beside what [`codec`](crate::codec) makes of it: its two keys.
+pub(crate) const KEYS_BYTES: u64 = (size_of::<ChangeKey>() + size_of::<EntryKey>()) as u64;
 
 /// The first byte of each field in a [`Packed`].
 const DATE: usize = 0;
@@ -69,14 +76,38 @@ pub(crate) fn last_key(server: ServerId) -> ChangeKey {
 /// Smaller than the key of every change of `server` at `time` or later (seconds since 1970), greater than the
 /// keys of all earlier ones.
 pub(crate) fn time_key(server: ServerId, time: u64) -> ChangeKey {
+    join(server, &time_packed(time))
+}
+
+/// Smaller than every CSN at `time` or later (seconds since 1970), greater than all earlier ones.
+pub(crate) fn time_packed(time: u64) -> Packed {
     let mut packed = [0; 17];
     put(&mut packed[DATE..MICROS], date_number(time));
-    join(server, &packed)
+    packed
 }
 
 /// The packed CSN within a key.
 pub(crate) fn key_packed(key: &ChangeKey) -> Packed {
     split(key).1
+}
+
+pub(crate) fn entry_key(uuid: &Uuid, packed: &Packed) -> EntryKey {
+    let mut key = [0; 33];
+    key[..16].copy_from_slice(uuid);
+    key[16..].copy_from_slice(packed);
+    key
+}
+
+/// Greater than the key of every change of the entry: no date is as late.
+pub(crate) fn last_entry_key(uuid: &Uuid) -> EntryKey {
+    entry_key(uuid, &[0xff; 17])
+}
+
+/// The CSN of a change of which `key` is in the index.
+pub(crate) fn entry_key_csn(key: &EntryKey) -> Result<Csn, CodecError> {
+    let mut packed = [0; 17];
+    packed.copy_from_slice(&key[16..]);
+    unpack(&packed)
 }
 
 fn join(server: ServerId, packed: &Packed) -> ChangeKey {
@@ -149,6 +180,9 @@ mod tests {
             prop_assert_eq!(pack(a).cmp(&pack(b)), a.cmp(&b));
             prop_assert_eq!(unpack(&pack(a)), Ok(a));
             prop_assert_eq!(key_csn(&change_key(a)), Ok(a));
+            let key = entry_key(&[7; 16], &pack(a));
+            prop_assert_eq!(entry_key_csn(&key), Ok(a));
+            prop_assert!(key < last_entry_key(&[7; 16]));
             prop_assert!(first_key(a.server_id()) < change_key(a) && change_key(a) < last_key(a.server_id()));
         }
 

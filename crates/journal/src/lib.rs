@@ -14,7 +14,8 @@
 //! ([`JournalError::Poisoned`]), and the host goes on without it.
 //!
 //! Reading order: [`Journal`] (opening, reading, closing), [`Record`] and [`Journal::write`], [`Journal::changes`],
-//! [`Journal::trim`]; then the file: `open`, `store`, `state`, and the bytes: `key`, [`codec`], `peer`.
+//! [`Journal::trim`], [`Journal::later`] and what stands
+//! with it; then the file: `open`, `store`, `state`, and the bytes: `key`, [`codec`], `peer`.
 //! [`limits`] has every limit. [`loading`] is a mark beside the file.
 #![forbid(unsafe_code)]
 
@@ -24,9 +25,12 @@ mod journal;
 mod key;
 pub mod limits;
 pub mod loading;
+mod lost;
 mod open;
 mod page;
 mod peer;
+mod record;
+mod rules;
 mod state;
 mod store;
 #[cfg(test)]
@@ -40,5 +44,5 @@ pub use error::JournalError;
 pub use journal::{Journal, Opened};
 pub use page::{Page, Run};
 pub use peer::{Peer, SetAside};
+pub use record::Record;
 pub use trim::{Forced, Retention, Trimmed};
-pub use write::Record;

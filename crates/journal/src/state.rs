@@ -7,7 +7,7 @@ use redb::{ReadableTable, Table};
 use xmppsync_replica::{Csn, Span, Unseen, Vector};
 
 /// The version of the tables. A file of another one is foreign.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
 
 /// Keys of the table: what, and of which server.
 pub(crate) type StateKey = (u8, u16);

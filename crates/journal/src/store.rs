@@ -4,7 +4,7 @@
 //! costs one page. The inventory is apart from the changes because it outlives them.
 
 use crate::error::Fault;
-use crate::key::{ChangeKey, Packed};
+use crate::key::{ChangeKey, EntryKey, Packed};
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,6 +13,10 @@ pub(crate) type Uuid = [u8; 16];
 /// Server and CSN → the change ([`codec`](crate::codec)).
 pub(crate) const CHANGES: TableDefinition<'static, &ChangeKey, &[u8]> = TableDefinition::new("changes");
 
+/// entryUUID and CSN of every change in [`CHANGES`], so that those of one entry are found.
+pub(crate) const CHANGES_BY_ENTRY: TableDefinition<'static, &EntryKey, ()> =
+    TableDefinition::new("changes_by_entry");
+
 /// entryUUID → entryCSN of every entry in the database.
 pub(crate) const INVENTORY: TableDefinition<'static, &Uuid, &Packed> = TableDefinition::new("inventory");
 
@@ -20,7 +24,8 @@ pub(crate) const INVENTORY: TableDefinition<'static, &Uuid, &Packed> = TableDefi
 pub(crate) const TOMBSTONES: TableDefinition<'static, &Uuid, (&Packed, u64)> =
     TableDefinition::new("tombstones");
 
-/// The tombstones by the time when they were recorded, so that a trim finds the old ones.
+/// The tombstones by the time when they were recorded, so that a trim finds the old ones; and places that were recorded before
+/// their tombstone, by [`UNDATED`] until a trim dates them.
 pub(crate) const TOMBSTONES_BY_TIME: TableDefinition<'static, (u64, &Uuid), ()> =
     TableDefinition::new("tombstones_by_time");
 
@@ -30,6 +35,29 @@ pub(crate) const PEERS: TableDefinition<'static, &str, &[u8]> = TableDefinition:
 /// CSN → entryUUID and reason of a change that could not be applied.
 pub(crate) const SET_ASIDES: TableDefinition<'static, &Packed, (&Uuid, &str)> =
     TableDefinition::new("set_asides");
+
+/// CSN → child, parent before, parent afterwards, whether it was made.
+pub(crate) const MOVES: TableDefinition<'static, &Packed, (&Uuid, Option<&Uuid>, &Uuid, bool)> =
+    TableDefinition::new("moves");
+
+/// CSN and attribute → when it was recorded, and the rest of the loss ([`lost`](crate::lost)).
+pub(crate) const LOST: TableDefinition<'static, (&Packed, &str), (u64, &[u8])> = TableDefinition::new("lost");
+
+/// A mark of which entry → parent and RDN, if it is one with a place.
+pub(crate) const MARKS: TableDefinition<'static, (u8, &Uuid), Option<(&Uuid, &str)>> =
+    TableDefinition::new("marks");
+/// Where a deleted entry was.
+pub(crate) const MARK_PLACE: u8 = 0;
+/// Where an entry is meant to be that is aside.
+pub(crate) const MARK_DISPLACED: u8 = 1;
+/// An entry that only holds a place in the tree. Without a place of its own.
+pub(crate) const MARK_GLUE: u8 = 2;
+
+/// Entries of which changes came before the entry. Not among the marks because they are counted.
+pub(crate) const ORPHANS: TableDefinition<'static, &Uuid, ()> = TableDefinition::new("orphans");
+
+/// The time of what has none yet.
+pub(crate) const UNDATED: u64 = u64::MAX;
 
 /// What of which → [`state`](crate::state).
 pub(crate) const STATE: TableDefinition<'static, (u8, u16), &[u8]> = TableDefinition::new("state");
@@ -69,10 +97,15 @@ pub(crate) fn guarded<T>(body: impl FnOnce() -> Result<T, Fault>) -> Result<T, F
 /// Makes those tables that are not there, so that reading need not care.
 pub(crate) fn make_tables(transaction: &WriteTransaction) -> Result<(), Fault> {
     transaction.open_table(CHANGES)?;
+    transaction.open_table(CHANGES_BY_ENTRY)?;
     transaction.open_table(INVENTORY)?;
     transaction.open_table(TOMBSTONES)?;
     transaction.open_table(TOMBSTONES_BY_TIME)?;
     transaction.open_table(PEERS)?;
     transaction.open_table(SET_ASIDES)?;
+    transaction.open_table(MOVES)?;
+    transaction.open_table(LOST)?;
+    transaction.open_table(MARKS)?;
+    transaction.open_table(ORPHANS)?;
     Ok(())
 }

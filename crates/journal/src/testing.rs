@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use redb::StorageBackend;
 use std::io;
 use std::sync::{Arc, Mutex};
-use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Operation};
+use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Lost, Operation};
 
 /// 2026-11-22 23:00:00, when the CSNs of [`csn`] begin, in seconds since 1970.
 pub(crate) const START: u64 = 1_795_388_400;
@@ -48,11 +48,23 @@ pub(crate) fn any_csn() -> impl Strategy<Value = Csn> {
 }
 
 pub(crate) fn any_change() -> impl Strategy<Value = Change> {
-    (any_csn(), any::<[u8; 16]>(), any_operation()).prop_map(|(csn, uuid, operation)| Change {
+    (any_csn(), any::<([u8; 16], Option<[u8; 16]>)>(), any_operation()).prop_map(
+        |(csn, (uuid, parent), operation)| Change {
+            csn,
+            uuid: EntryUuid::from_bytes(uuid),
+            parent: parent.map(EntryUuid::from_bytes),
+            operation,
+        },
+    )
+}
+
+pub(crate) fn any_lost(csn: impl Strategy<Value = Csn>) -> impl Strategy<Value = Lost> {
+    (csn, any::<[u8; 16]>(), any_csn(), any_attribute()).prop_map(|(csn, uuid, against, attribute)| Lost {
         csn,
         uuid: EntryUuid::from_bytes(uuid),
-        parent: None,
-        operation,
+        against,
+        attribute: attribute.atype,
+        values: attribute.vals,
     })
 }
 
@@ -69,6 +81,8 @@ fn any_operation() -> impl Strategy<Value = Operation> {
             }
         ),
         any::<String>().prop_map(|dn| Operation::Delete { dn }),
+        (any::<String>(), prop::collection::vec(any_attribute(), 0..4))
+            .prop_map(|(dn, attributes)| Operation::Put(LdapAddRequest { dn, attributes })),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! The journal against a naive model, and on a disk that crashes.
 
+mod rules;
+
 use crate::error::JournalError;
 use crate::open::{Unopened, open_backend};
 use crate::testing::{Disk, START, SUFFIX, csn, modify, record, uuid};
@@ -120,6 +122,8 @@ proptest! {
         let expected: Vec<Csn> = (1..=last).map(|tick| csn(tick, 1)).collect();
         prop_assert_eq!(there, expected);
         prop_assert_eq!(journal.inventory_len().unwrap(), last);
+        // All of these changes are of one entry.
+        rules::assert_indexed(&journal, 1..=1);
         prop_assert_eq!(journal.head().get(ServerId::new(1).unwrap()), (last > 0).then(|| csn(last, 1)));
     }
 }

@@ -1,11 +1,17 @@
 //! What the journal forgets.
 
+use crate::codec;
 use crate::error::{Fault, JournalError};
 use crate::journal::Journal;
-use crate::key::{ChangeKey, Packed, change_key, first_key, key_csn, key_packed, last_key, time_key, unpack};
+use crate::key::{
+    ChangeKey, KEYS_BYTES, Packed, change_key, entry_key, first_key, key_csn, key_packed, last_key, time_key,
+    time_packed, unpack,
+};
 use crate::limits::TRIM_STEP_MAX;
 use crate::state::State;
-use crate::store::{CHANGES, TOMBSTONES, TOMBSTONES_BY_TIME, Uuid};
+use crate::store::{
+    CHANGES, CHANGES_BY_ENTRY, LOST, MARK_PLACE, MARKS, MOVES, TOMBSTONES, TOMBSTONES_BY_TIME, UNDATED, Uuid,
+};
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -53,7 +59,14 @@ struct Plan {
     changes: usize,
     bytes: u64,
     forced: Option<Forced>,
+    /// Tombstones, or places without one, by the time when they were recorded.
     tombstones: Vec<(u64, Uuid)>,
+    /// Places without a tombstone of which no time is known yet.
+    undated: Vec<Uuid>,
+    moves: usize,
+    /// The last move that goes.
+    last_move: Option<Packed>,
+    lost: Vec<(Packed, String)>,
     /// Nothing counts as unseen any more.
     seen: bool,
 }
@@ -62,9 +75,10 @@ impl Journal {
     /// Drops changes that are older than the age, by their CSN, unless one of `needed` (the vectors of listed but absent
     /// peers) lacks them; then, while there are still more bytes than allowed, the oldest by CSN whoever needs them. The
     /// floors move accordingly. Tombstones recorded before the age go too, and what was
-    /// [`unseen`](Self::unseen) counts as seen if the last of it was noted before.
+    /// [`unseen`](Self::unseen) counts as seen if the last of it was noted before. [`moves`](Self::moves) go by
+    /// their CSN, what was [`lost`](Self::lost) by when it was recorded, the [`place`](Self::place) of a deleted entry with its tombstone.
     ///
-    /// One call drops at most [`TRIM_STEP_MAX`] changes and as many tombstones. `now` is in seconds since 1970.
+    /// One call drops at most [`TRIM_STEP_MAX`] changes and as many tombstones and moves. `now` is in seconds since 1970.
     ///
     /// # Errors
     /// See [`Journal`].
@@ -76,16 +90,19 @@ impl Journal {
             plan.find_old(transaction, state, before, needed)?;
             plan.find_oldest(transaction, state, limits.bytes_max, needed)?;
             plan.find_tombstones(transaction, before)?;
+            plan.find_moves(transaction, before)?;
+            plan.find_lost(transaction, before)?;
             plan.seen = !state.unseen.is_empty() && state.unseen_at < before;
             Ok(plan)
         })?;
-        if plan.changes > 0 || !plan.tombstones.is_empty() || plan.seen {
-            self.write_with(|state, transaction| plan.carry_out(state, transaction))?;
+        if plan.has_work() {
+            self.write_with(|state, transaction| plan.carry_out(now, before, state, transaction))?;
         }
+        let most = [plan.changes, plan.tombstones.len(), plan.moves].into_iter().max();
         Ok(Trimmed {
             dropped: plan.changes,
             tombstones: plan.tombstones.len(),
-            more: plan.changes == TRIM_STEP_MAX || plan.tombstones.len() == TRIM_STEP_MAX,
+            more: most == Some(TRIM_STEP_MAX),
             forced: plan.forced,
         })
     }
@@ -163,7 +180,8 @@ impl Plan {
     }
 
     fn find_tombstones(&mut self, transaction: &ReadTransaction, before: u64) -> Result<(), Fault> {
-        for item in transaction.open_table(TOMBSTONES_BY_TIME)?.iter()? {
+        let table = transaction.open_table(TOMBSTONES_BY_TIME)?;
+        for item in table.iter()? {
             let (key, _) = item?;
             let (at, uuid) = key.value();
             if at >= before || self.tombstones.len() == TRIM_STEP_MAX {
@@ -171,25 +189,99 @@ impl Plan {
             }
             self.tombstones.push((at, *uuid));
         }
+        for item in table.range((UNDATED, &[0; 16])..)?.take(TRIM_STEP_MAX) {
+            self.undated.push(*item?.0.value().1);
+        }
         Ok(())
     }
 
-    fn carry_out(&self, state: &mut State, transaction: &WriteTransaction) -> Result<(), Fault> {
-        let mut changes = transaction.open_table(CHANGES)?;
-        for (server, cut) in &self.cuts {
-            changes.retain_in::<&ChangeKey, _>(&first_key(*server)..=cut, |_, _| false)?;
-            // The head stays: when changes beyond it go, what is before them is as unknown as it was.
-            state.floor.advance(unpack(&key_packed(cut))?);
+    fn find_moves(&mut self, transaction: &ReadTransaction, before: u64) -> Result<(), Fault> {
+        let table = transaction.open_table(MOVES)?;
+        for item in table.range::<&Packed>(..&time_packed(before))?.take(TRIM_STEP_MAX) {
+            self.last_move = Some(*item?.0.value());
+            self.moves += 1;
         }
+        Ok(())
+    }
+
+    /// What was recorded before the age has a CSN from before it too, unless a clock was wrong; then it goes later.
+    fn find_lost(&mut self, transaction: &ReadTransaction, before: u64) -> Result<(), Fault> {
+        let table = transaction.open_table(LOST)?;
+        for item in table.range::<(&Packed, &str)>(..(&time_packed(before), ""))? {
+            let (key, value) = item?;
+            let ((packed, attribute), (at, _)) = (key.value(), value.value());
+            if at < before {
+                self.lost.push((*packed, attribute.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        let rows = [self.changes, self.tombstones.len(), self.undated.len(), self.moves, self.lost.len()];
+        self.seen || rows.into_iter().any(|rows| rows > 0)
+    }
+
+    fn carry_out(
+        &self,
+        now: u64,
+        before: u64,
+        state: &mut State,
+        transaction: &WriteTransaction,
+    ) -> Result<(), Fault> {
+        self.drop_changes(state, transaction)?;
         state.bytes = state.bytes.saturating_sub(self.bytes);
         if self.seen {
             state.unseen = Unseen::default();
         }
+        self.drop_tombstones(now, before, transaction)?;
+        if let Some(last) = &self.last_move {
+            transaction.open_table(MOVES)?.retain_in::<&Packed, _>(..=last, |_, _| false)?;
+        }
+        let mut lost = transaction.open_table(LOST)?;
+        for (packed, attribute) in &self.lost {
+            lost.remove((packed, attribute.as_str()))?;
+        }
+        Ok(())
+    }
+
+    fn drop_changes(&self, state: &mut State, transaction: &WriteTransaction) -> Result<(), Fault> {
+        let mut changes = transaction.open_table(CHANGES)?;
+        let mut indexed = Vec::with_capacity(self.changes);
+        for (server, cut) in &self.cuts {
+            changes.retain_in::<&ChangeKey, _>(&first_key(*server)..=cut, |key, bytes| {
+                indexed.push(codec::uuid(bytes).map(|uuid| entry_key(&uuid, &key_packed(key))));
+                false
+            })?;
+            // The head stays: when changes beyond it go, what is before them is as unknown as it was.
+            state.floor.advance(unpack(&key_packed(cut))?);
+        }
+        let mut indexed = indexed.into_iter().collect::<Result<Vec<_>, _>>()?;
+        // What lies together goes together.
+        indexed.sort_unstable();
+        let mut by_entry = transaction.open_table(CHANGES_BY_ENTRY)?;
+        for key in &indexed {
+            by_entry.remove(key)?;
+        }
+        Ok(())
+    }
+
+    fn drop_tombstones(&self, now: u64, before: u64, transaction: &WriteTransaction) -> Result<(), Fault> {
         let mut tombstones = transaction.open_table(TOMBSTONES)?;
         let mut by_time = transaction.open_table(TOMBSTONES_BY_TIME)?;
+        let mut marks = transaction.open_table(MARKS)?;
         for (at, uuid) in &self.tombstones {
-            tombstones.remove(uuid)?;
             by_time.remove((*at, uuid))?;
+            // A place that was recorded without a tombstone may have got one since, which is not old yet.
+            let is_kept = tombstones.get(uuid)?.is_some_and(|tombstone| tombstone.value().1 >= before);
+            if !is_kept {
+                tombstones.remove(uuid)?;
+                marks.remove((MARK_PLACE, uuid))?;
+            }
+        }
+        for uuid in &self.undated {
+            by_time.remove((UNDATED, uuid))?;
+            by_time.insert((now, uuid), ())?;
         }
         Ok(())
     }
@@ -197,7 +289,7 @@ impl Plan {
     fn drop_change(&mut self, server: ServerId, key: &ChangeKey, len: usize) {
         self.cuts.insert(server, *key);
         self.changes += 1;
-        self.bytes += (key.len() + len) as u64;
+        self.bytes += KEYS_BYTES + len as u64;
     }
 
     fn force(&mut self, csn: Csn, needed: &[Vector]) {

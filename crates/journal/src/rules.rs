@@ -1,0 +1,128 @@
+//! What the rules by which changes meet ask for: later changes of an entry, and what they remembered.
+
+use crate::codec::{self, CodecError};
+use crate::error::JournalError;
+use crate::journal::Journal;
+use crate::key::{EntryKey, change_key, entry_key, entry_key_csn, last_entry_key, pack, unpack};
+use crate::lost;
+use crate::store::{
+    CHANGES, CHANGES_BY_ENTRY, LOST, MARK_DISPLACED, MARK_GLUE, MARK_PLACE, MARKS, MOVES, ORPHANS, Uuid,
+};
+use redb::ReadableTable;
+use std::ops::Bound;
+use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Place};
+
+impl Journal {
+    /// The changes of an entry that are later than `after`, whoever made them, in the order of their CSNs: all that are in
+    /// the file, also those beyond a hole, and those below the [`floor`](Self::floor) that were not trimmed yet.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn later(&self, uuid: EntryUuid, after: Csn) -> Result<Vec<Change>, JournalError> {
+        self.read(|transaction| {
+            let changes = transaction.open_table(CHANGES)?;
+            let index = transaction.open_table(CHANGES_BY_ENTRY)?;
+            let from = entry_key(uuid.as_bytes(), &pack(after));
+            let last = last_entry_key(uuid.as_bytes());
+            let range = (Bound::Excluded(&from), Bound::Included(&last));
+            let later = index.range::<&EntryKey>(range)?.map(|item| {
+                let csn = entry_key_csn(item?.0.value())?;
+                let stored = changes.get(&change_key(csn))?.ok_or(CodecError::Missing)?;
+                Ok(codec::decode(csn, stored.value())?.change)
+            });
+            later.collect()
+        })
+    }
+
+    /// The log of moves, in the order of their CSNs. [`trim`](Self::trim) forgets those that are older than the age.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn moves(&self) -> Result<Vec<Move>, JournalError> {
+        self.read(|transaction| {
+            let moves = transaction.open_table(MOVES)?;
+            let moves = moves.iter()?.map(|item| {
+                let (packed, value) = item?;
+                let (child, from, to, made) = value.value();
+                let entry = |uuid: &Uuid| EntryUuid::from_bytes(*uuid);
+                let csn = unpack(packed.value())?;
+                Ok(Move { csn, child: entry(child), from: from.map(entry), to: entry(to), made })
+            });
+            moves.collect()
+        })
+    }
+
+    /// Where an entry was when it was deleted, see [`Record::Place`](crate::Record::Place).
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn place(&self, uuid: EntryUuid) -> Result<Option<Place>, JournalError> {
+        self.read(|transaction| {
+            let value = transaction.open_table(MARKS)?.get((MARK_PLACE, uuid.as_bytes()))?;
+            Ok(value.and_then(|value| value.value().map(place)))
+        })
+    }
+
+    /// What was lost, and when it was recorded in seconds since 1970, by CSN and attribute; at most
+    /// [`CONFLICTS_MAX`](crate::limits::CONFLICTS_MAX). [`trim`](Self::trim) forgets what was recorded before the age.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn lost(&self) -> Result<Vec<(Lost, u64)>, JournalError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(LOST)?;
+            let lost = table.iter()?.map(|item| {
+                let (key, value) = item?;
+                let ((packed, attribute), (at, bytes)) = (key.value(), value.value());
+                Ok((lost::decode(unpack(packed)?, attribute, bytes)?, at))
+            });
+            lost.collect()
+        })
+    }
+
+    /// The entries that have not the name or place that they are meant to have, and what they are meant to have, by entryUUID.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn displaced(&self) -> Result<Vec<(EntryUuid, Place)>, JournalError> {
+        let marked = self.marked(MARK_DISPLACED)?.into_iter();
+        Ok(marked.filter_map(|(uuid, place)| Some((uuid, place?))).collect())
+    }
+
+    /// The entries that only hold their places in the tree, by entryUUID.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn glue(&self) -> Result<Vec<EntryUuid>, JournalError> {
+        Ok(self.marked(MARK_GLUE)?.into_iter().map(|(uuid, _)| uuid).collect())
+    }
+
+    /// The entries of which changes came before the entry, by entryUUID; at most
+    /// [`ORPHANS_MAX`](crate::limits::ORPHANS_MAX).
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn orphans(&self) -> Result<Vec<EntryUuid>, JournalError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(ORPHANS)?;
+            table.iter()?.map(|item| Ok(EntryUuid::from_bytes(*item?.0.value()))).collect()
+        })
+    }
+
+    fn marked(&self, mark: u8) -> Result<Vec<(EntryUuid, Option<Place>)>, JournalError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(MARKS)?;
+            let range = (mark, &[0; 16])..=(mark, &[0xff; 16]);
+            let marked = table.range::<(u8, &Uuid)>(range)?.map(|item| {
+                let (key, value) = item?;
+                let (_, uuid) = key.value();
+                Ok((EntryUuid::from_bytes(*uuid), value.value().map(place)))
+            });
+            marked.collect()
+        })
+    }
+}
+
+fn place((parent, rdn): (&Uuid, &str)) -> Place {
+    Place { parent: EntryUuid::from_bytes(*parent), rdn: rdn.to_owned() }
+}
