@@ -5,11 +5,12 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SHIM: [&str; 14] = [
+const SHIM: [&str; 15] = [
     "register.c",
     "layout.c",
     "config.c",
     "capture.c",
+    "clock.c",
     "transactions.c",
     "apply.c",
     "put.c",
