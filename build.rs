@@ -11,6 +11,7 @@ const SHIM: [&str; 15] = [
     "look.c",
     "config.c",
     "capture.c",
+    "clock.c",
     "transactions.c",
     "apply.c",
     "put.c",

@@ -131,7 +131,8 @@ int xs_dump(xs_op *op, void *seen);
  * entry yet, negative when it failed. */
 int xs_write_context_csn(xs_op *op, const xs_bytes *csns, size_t csns_len);
 
-/* Any thread. A CSN of this server that is later than all before. */
+/* Any thread. The CSN of this server at this moment by slapd's clock, which may be behind what was seen; the replica's
+ * clock makes a later one of it. */
 void xs_new_csn(xs_csn *out);
 
 /* In xsr_open: calls xsr_seen_csn for each contextCSN of the suffix entry. Returns how many. */
@@ -170,6 +171,7 @@ enum xs_key {
 	XS_KEY_CHECK_INTERVAL,
 	XS_KEY_LOAD_FROM,
 	XS_KEY_SERVE_WHILE_LOADING,
+	XS_KEY_MAX_DRIFT,
 };
 
 /* Makes the instance of a database; NULL when that failed. `db` is held until xsr_free. */
@@ -210,6 +212,10 @@ void xsr_stop(xsr_instance *instance, xs_op *op, int ends);
 int xsr_config_dirty(xsr_instance *instance);
 /* Goes back to the directives with which the database was opened last. */
 void xsr_config_revert(xsr_instance *instance);
+
+/* A write of this server begins. `csn` is that of this moment; where something later was seen, it becomes the next one after
+ * that. Between this and the commit no other write begins. */
+void xsr_mint_csn(xsr_instance *instance, xs_csn *csn);
 
 /* A committed change of this server, in the thread of the client's operation. */
 void xsr_captured(xsr_instance *instance, const xs_change *change);

@@ -12,7 +12,7 @@ use xmppsync_node::{
     ContextCsnWrite, Database, DumpEnd, Failure, Generation, Opening, Outcome, Reader, Standing, Stored,
     Transaction,
 };
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Vector};
+use xmppsync_replica::{Change, Clock, Csn, CsnError, EntryUuid, Operation, ServerId, Vector};
 
 /// LDAP result "other", for failures that slapd gives no code for.
 const OTHER: i32 = 80;
@@ -60,10 +60,7 @@ impl Database for DbRef {
             };
             if count <= room.len() {
                 room.truncate(count);
-                return room
-                    .iter()
-                    .filter_map(|csn| Csn::parse(&csn.text.map(|byte| byte as u8)).ok())
-                    .collect();
+                return room.iter().filter_map(|csn| csn_of(csn).ok()).collect();
             }
             room.resize(count * 2, xs_csn { text: [0; XS_CSN_LEN as usize] });
         }
@@ -87,6 +84,11 @@ impl Database for DbRef {
     fn generation(&self) -> Option<Generation> {
         generation(self.directory.as_deref()?)
     }
+}
+
+/// What the shim wrote.
+pub(crate) fn csn_of(csn: &xs_csn) -> Result<Csn, CsnError> {
+    Csn::parse(&csn.text.map(|byte| byte as u8))
 }
 
 /// An operation of slapd, for the duration of one call.
@@ -239,8 +241,8 @@ pub(crate) struct OpeningDatabase<'a> {
     server_id: ServerId,
     suffix: &'a str,
     directory: Option<PathBuf>,
-    /// What `new_csn` gave last.
-    last_csn: Option<Csn>,
+    /// Makes the new CSNs later than what was found.
+    clock: Clock,
     /// Entries that were touched in the open transaction.
     touched: usize,
 }
@@ -256,7 +258,7 @@ impl<'a> OpeningDatabase<'a> {
     ) -> OpeningDatabase<'a> {
         // SAFETY: the caller's promise.
         let transaction = unsafe { SlapdTransaction::new(op) };
-        OpeningDatabase { op, transaction, server_id, suffix, directory, last_csn: None, touched: 0 }
+        OpeningDatabase { op, transaction, server_id, suffix, directory, clock: Clock::default(), touched: 0 }
     }
 }
 
@@ -272,6 +274,7 @@ impl Opening for OpeningDatabase<'_> {
                 seen.unusable, self.suffix
             );
         }
+        seen.vector.iter().for_each(|csn| self.clock.observe(csn));
         Ok(Standing { vector: seen.vector, guessed: seen.guessed })
     }
 
@@ -297,23 +300,17 @@ impl Opening for OpeningDatabase<'_> {
         unsafe { SlapdReader::new(self.op) }.read_entry(uuid)
     }
 
+    fn observe(&mut self, csn: Csn) {
+        self.clock.observe(csn);
+    }
+
     fn new_csn(&mut self) -> Result<Csn, Failure> {
-        // slapd gives the same one twice within a microsecond: two changes with it would be taken for one.
-        const TRIES_MAX: u32 = 10_000_000;
-        for _ in 0..TRIES_MAX {
-            let mut csn = xs_csn { text: [0; XS_CSN_LEN as usize] };
-            // SAFETY: it fills the CSN, and takes any thread.
-            unsafe { xs_new_csn(&mut csn) };
-            let csn = Csn::parse(&csn.text.map(|byte| byte as u8)).map_err(|problem| Failure {
-                result: OTHER,
-                text: format!("slapd makes no CSN: {problem}"),
-            })?;
-            if Some(csn) > self.last_csn {
-                self.last_csn = Some(csn);
-                return Ok(csn);
-            }
-        }
-        Err(Failure { result: OTHER, text: "slapd's clock stands still".to_owned() })
+        let mut csn = xs_csn { text: [0; XS_CSN_LEN as usize] };
+        // SAFETY: it fills the CSN, and takes any thread.
+        unsafe { xs_new_csn(&mut csn) };
+        let wall = csn_of(&csn)
+            .map_err(|problem| Failure { result: OTHER, text: format!("slapd makes no CSN: {problem}") })?;
+        Ok(self.clock.mint(wall))
     }
 
     fn touch(&mut self, dn: &str, uuid: &EntryUuid, csn: Csn) -> Result<(), Failure> {

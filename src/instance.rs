@@ -1,7 +1,7 @@
 //! One configured database, and the functions by which slapd uses it.
 
 use crate::boundary::*;
-use crate::database::{DbRef, OpeningDatabase, Seen, SlapdTransaction};
+use crate::database::{DbRef, OpeningDatabase, Seen, SlapdTransaction, csn_of};
 use crate::guard::guard;
 use crate::read::SlapdReader;
 use crate::settings::{DatabaseFacts, Settings};
@@ -322,6 +322,19 @@ unsafe extern "C" fn xsr_stop(pointer: *mut xsr_instance, op: *mut xs_op, ends: 
         replica
             .stop((started && !op.is_null()).then_some(&mut transaction as &mut dyn Transaction), ends != 0);
         instance.journal().take();
+    });
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xsr_mint_csn(pointer: *mut xsr_instance, csn: *mut xs_csn) {
+    guard("xsr_mint_csn", (), || {
+        // SAFETY: the shim passes a live instance and a filled CSN that nobody else uses.
+        let (instance, csn) = unsafe { (instance(pointer), &mut *csn) };
+        // One that is none stays, as it does after a failure here: slapd takes what it would have made itself.
+        if let (Some(replica), Ok(wall)) = (instance.replica().as_ref(), csn_of(csn)) {
+            let minted = replica.mint_csn(wall);
+            csn.text.iter_mut().zip(minted.as_str().bytes()).for_each(|(out, byte)| *out = byte as c_char);
+        }
     });
 }
 

@@ -24,7 +24,7 @@ const PEM_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const JOURNAL: &str = "xmppsync";
 
 /// Names of the directives by their key.
-const NAMES: [(u32, &str); 19] = [
+const NAMES: [(u32, &str); 20] = [
     (XS_KEY_REPLICATED, "xmppsync-replicated"),
     (XS_KEY_JID, "xmppsync-jid"),
     (XS_KEY_PASSWORD, "xmppsync-password"),
@@ -44,6 +44,7 @@ const NAMES: [(u32, &str); 19] = [
     (XS_KEY_CHECK_INTERVAL, "xmppsync-check-interval"),
     (XS_KEY_LOAD_FROM, "xmppsync-load-from"),
     (XS_KEY_SERVE_WHILE_LOADING, "xmppsync-serve-while-loading"),
+    (XS_KEY_MAX_DRIFT, "xmppsync-max-drift"),
 ];
 
 /// What slapd says of the database.
@@ -178,6 +179,8 @@ impl Settings {
             },
             session: self.session(&of, jid)?,
             keep,
+            max_drift: quantity::time(self.value(XS_KEY_MAX_DRIFT).unwrap_or("1d"), false)
+                .map_err(|problem| format!("{of} <{}> {problem}", name(XS_KEY_MAX_DRIFT)))?,
         })
     }
 
@@ -340,7 +343,7 @@ fn check(key: u32, value: &str) -> Result<(), String> {
             true => Ok(()),
             false => Err(format!("{value} holds no certificate; it has to be a PEM file of the authorities")),
         },
-        XS_KEY_RETENTION => quantity::time(value, false).map(drop),
+        XS_KEY_RETENTION | XS_KEY_MAX_DRIFT => quantity::time(value, false).map(drop),
         XS_KEY_CHECK_INTERVAL => quantity::time(value, true).map(drop),
         XS_KEY_JOURNAL_SIZE => quantity::journal_bytes(value).map(drop),
         XS_KEY_OFFLINE_MESSAGES => quantity::messages(value).map(drop),

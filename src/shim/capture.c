@@ -307,21 +307,29 @@ int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr)
 	int rc, own;
 
 	if (db == NULL) {
-		return below(op, txnop, ptr);
+		rc = below(op, txnop, ptr);
+		if (txnop != SLAP_TXN_BEGIN) {
+			xs_clock_txn_end(op); /* the overlay was removed since it began */
+		}
+		return rc;
 	}
 	own = xs_op_is_own(op);
 	if (txnop == SLAP_TXN_BEGIN) {
 		if (!own) {
 			xsr_txn_end(db->instance, op->o_conn, 0); /* what a lost connection may have left */
 		}
+		xs_clock_txn_begin(op);
 		rc = below(op, txnop, ptr);
 		if (rc == 0) {
 			db->attributes_known = xs_attributes_known(db);
+		} else {
+			xs_clock_txn_end(op);
 		}
 		return rc;
 	}
 	xs_attributes_forget(db, db->attributes_known);
 	rc = below(op, txnop, ptr);
+	xs_clock_txn_end(op);
 	if (!own) {
 		xsr_txn_end(db->instance, op->o_conn, txnop == SLAP_TXN_COMMIT && rc == 0);
 	}

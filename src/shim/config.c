@@ -58,6 +58,8 @@ ConfigTable xs_config[] = {
 	DIRECTIVE("xmppsync-serve-while-loading", "on|off", XS_KEY_SERVE_WHILE_LOADING,
 		"( " ARC ".1.19 NAME 'olcXmppSyncServeWhileLoading' DESC 'Whether clients are served by a copy that is not whole' "
 		"EQUALITY booleanMatch SYNTAX OMsBoolean SINGLE-VALUE )"),
+	DIRECTIVE("xmppsync-max-drift", "time", XS_KEY_MAX_DRIFT,
+		STRING_ATTRIBUTE("20", "olcXmppSyncMaxDrift", "How far a change may be ahead of the clock of this server")),
 	{ NULL, NULL, 0, 0, 0, ARG_IGNORED }
 };
 
@@ -67,7 +69,7 @@ ConfigOCs xs_config_ocs[] = {
 		"olcXmppSyncServer $ olcXmppSyncTls $ olcXmppSyncTlsCa $ olcXmppSyncMuc $ olcXmppSyncPubsub $ "
 		"olcXmppSyncRoom $ olcXmppSyncPeer $ olcXmppSyncLive $ olcXmppSyncJournal $ olcXmppSyncRetention $ "
 		"olcXmppSyncJournalSize $ olcXmppSyncOfflineMessages $ olcXmppSyncCheckInterval $ olcXmppSyncLoadFrom $ "
-		"olcXmppSyncServeWhileLoading ) )",
+		"olcXmppSyncServeWhileLoading $ olcXmppSyncMaxDrift ) )",
 		Cft_Overlay, xs_config },
 	{ NULL, 0, NULL }
 };

@@ -107,6 +107,7 @@ static int db_open(BackendDB *be, ConfigReply *cr)
 	__atomic_store_n(&db->closed, 0, __ATOMIC_SEQ_CST);
 	xs_set_loading(db, 0);
 	wrap_txn(db);
+	xs_clock_begin(db);
 	db->capturing = 1;
 	xs_start_later(db);
 	return 0;
@@ -124,7 +125,7 @@ static int db_close(BackendDB *be, ConfigReply *cr)
 	}
 	db->capturing = 0;
 	xs_cancel_start(db);
-	unwrap_txn(db);
+	xs_clock_end(db, unwrap_txn);
 	xs_shut(db);
 	direct_op(&x, db, be, &below);
 	xsr_stop(db->instance, &x, slapd_shutdown != 0);

@@ -77,6 +77,14 @@ int xs_hook_read(Operation *op, SlapReply *rs);
 /* Whether the operation was answered "busy". */
 int xs_refused_busy(xs_db *db, Operation *op, SlapReply *rs);
 
+/* clock.c: whose writes get their CSN from the replica's clock, from begin to end. */
+void xs_clock_begin(xs_db *db);
+/* `and_then` is called while nobody writes, and nobody is in a transaction. */
+void xs_clock_end(xs_db *db, void (*and_then)(xs_db *db));
+/* Around a transaction of the backend, in the thread that makes it. */
+void xs_clock_txn_begin(Operation *op);
+void xs_clock_txn_end(Operation *op);
+
 /* transactions.c */
 int xs_transactions_register(void);
 

@@ -97,6 +97,7 @@ fn everything(bed: &Bed) -> (SlapdConfig, BTreeSet<(String, String)>) {
         ("CheckInterval", "0"),
         ("LoadFrom", "c@elsewhere.test"),
         ("ServeWhileLoading", "off"),
+        ("MaxDrift", "90m"),
     ];
     let machines = [
         ("Replicated", "on"),
@@ -279,6 +280,7 @@ fn wrong_values(bed: &Bed) -> Vec<Wrong> {
         ("check interval as a word", "xmppsync-check-interval", "daily", vec!["daily", "0 for never"]),
         ("source with resource", "xmppsync-load-from", "b@xmpp.test/x", vec!["resource", "b@xmpp.test"]),
         ("no boolean for serving", "xmppsync-serve-while-loading", "perhaps", vec!["perhaps"]),
+        ("no drift", "xmppsync-max-drift", "0", vec!["no time", "7d"]),
         ("relative journal", "xmppsync-journal", "here", vec!["here", "absolute"]),
     ];
     let wrong = |(what, directive, value, words): (&'static str, &'static str, &str, Vec<&str>)| {

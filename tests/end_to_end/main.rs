@@ -4,6 +4,7 @@
 
 mod beside_syncrepl;
 mod catching_up;
+mod clocks;
 mod comparing;
 mod configuration;
 mod convergence;

@@ -26,7 +26,7 @@ fn overlay_ldif(lines: &[String]) -> String {
     ldif
 }
 
-fn change(slapd: &Slapd, changes: &str) -> Result<(), String> {
+pub(crate) fn change(slapd: &Slapd, changes: &str) -> Result<(), String> {
     let ldif = format!("dn: {OVERLAY}\nchangetype: modify\n{changes}");
     slapd.ldapmodify_config(&ldif).map_err(|error| error.to_string())
 }

@@ -15,10 +15,10 @@ const NO_SUCH_OBJECT: u32 = 32;
 const OTHER: u32 = 80;
 
 /// A client's transaction; its parts are only taken down by slapd until it ends.
-struct Transaction<'a>(&'a mut LdapConn);
+pub(crate) struct Transaction<'a>(&'a mut LdapConn);
 
 impl<'a> Transaction<'a> {
-    fn begin(ldap: &'a mut Ldap) -> Transaction<'a> {
+    pub(crate) fn begin(ldap: &'a mut Ldap) -> Transaction<'a> {
         raw(ldap).extended(StartTxn).unwrap().success().unwrap();
         Transaction(raw(ldap))
     }
@@ -37,11 +37,11 @@ impl<'a> Transaction<'a> {
         dn
     }
 
-    fn modify(&mut self, dn: &str, change: Mod<Vec<u8>>) {
+    pub(crate) fn modify(&mut self, dn: &str, change: Mod<Vec<u8>>) {
         assert_eq!(code(self.part().modify(dn, vec![change])), SUCCESS);
     }
 
-    fn end(self, commit: bool) -> u32 {
+    pub(crate) fn end(self, commit: bool) -> u32 {
         self.0.extended(EndTxn { txn_id: "", commit }).unwrap().1.rc
     }
 }

@@ -278,14 +278,18 @@ impl Running<'_> {
                     }
                 }
             }
-            Event::Stored { from, payload, .. } => self.incoming.handle_stored(&from, &payload, now),
+            Event::Stored { from, payload, .. } => {
+                self.incoming.handle_stored(&from, &payload, &self.driver.shared, now);
+            }
             Event::FileOffered { from, offer, incoming } => match &self.load.source {
                 Some((source, files)) if *source == from => drop(files.try_send((offer, incoming))),
                 _ => self.driver.shared.offers.offered(from, offer, incoming),
             },
             Event::NotStored { to, reason, .. } => self.outgoing.stored.handle_not_stored(&to, &reason),
             Event::Gone { jid, .. } => self.incoming.handle_gone(&jid, now),
-            Event::Live { from, payload, .. } => self.incoming.handle_live(&from, &payload, now),
+            Event::Live { from, payload, .. } => {
+                self.incoming.handle_live(&from, &payload, &self.driver.shared, now);
+            }
             Event::Echo { id } => self.outgoing.handle_echo(&id),
             Event::Refused { reason, .. } => self.outgoing.handle_refused(&reason, now),
             Event::Published { id, result } => self.outgoing.handle_published(&id, result, now),

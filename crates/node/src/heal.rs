@@ -41,6 +41,8 @@ pub(crate) enum HealError {
     NoJournal,
     #[error("what it brought was lost on the way into the database")]
     Lost,
+    #[error("it has changes that are further ahead of this server's clock than xmppsync-max-drift allows")]
+    Drift,
     #[error("this server is being stopped")]
     Stopped,
 }
@@ -126,6 +128,9 @@ impl Healer {
 
     /// What is missing before it is in no journal here: who lacks that too has to compare as well.
     async fn reach(&self, healed: &Healed) -> Result<(), HealError> {
+        if self.shared.clock.refuses_any(&healed.vector, &self.peer) {
+            return Err(HealError::Drift);
+        }
         // What the peer could not give tells nothing of whether it was deleted.
         let unseen = if healed.left > 0 { &Unseen::all(&healed.vector) } else { &healed.unseen };
         self.shared.take_over_unseen(unseen).await.ok_or(HealError::NoJournal)?;
@@ -230,6 +235,8 @@ pub(crate) fn report(peer: &FullJid, catch_up: bool, outcome: &Result<Healed, He
         ),
         // It is tried again, with whom has time.
         Err(problem) if problem.is_busy() => debug!("not compared with {peer}: {problem}"),
+        // Whose clock it is, and how far ahead, was told when it was found.
+        Err(problem @ HealError::Drift) => debug!("the comparison with {peer} moves nothing: {problem}"),
         Err(problem) => warn!("the comparison with {peer} came to nothing: {problem}"),
     }
 }

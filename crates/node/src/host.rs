@@ -35,7 +35,10 @@ pub trait Opening {
     /// # Errors
     /// When the database cannot be read.
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure>;
-    /// A CSN of this server that is later than all before.
+    /// What [`new_csn`](Self::new_csn) gives from now on is later than this.
+    fn observe(&mut self, csn: Csn);
+    /// A CSN of this server that is later than all before: those that it gave, that were observed, and that [`standing`](Self::standing)
+    /// has found.
     ///
     /// # Errors
     /// When the host makes none.

@@ -129,12 +129,14 @@ impl Incoming {
         }
     }
 
-    pub(crate) fn handle_live(&mut self, from: &BareJid, payload: &Element, now: Instant) {
+    pub(crate) fn handle_live(&mut self, from: &BareJid, payload: &Element, shared: &Shared, now: Instant) {
         let batch = match Payload::decode(payload) {
             Ok(Payload::Batch(batch)) => Some(batch),
             Ok(Payload::Large(large)) if self.members.may_send(from, large.origin) => {
                 // It stands in the journal of whoever has it.
-                self.inbox.handle_large(large.csn, now);
+                if !shared.clock.refuses(large.csn, from) {
+                    self.inbox.handle_large(large.csn, now);
+                }
                 None
             }
             Ok(Payload::Part(part)) => {
@@ -158,7 +160,11 @@ impl Incoming {
             }
         };
         match batch {
-            Some(batch) if self.members.may_send(from, batch.origin) => self.inbox.handle_batch(batch, now),
+            Some(batch) if self.members.may_send(from, batch.origin) => {
+                if let Some(batch) = shared.clock.cut(batch, from) {
+                    self.inbox.handle_batch(batch, now);
+                }
+            }
             Some(_) => self.drop_payload(from, &"it is not the server whose changes these claim to be"),
             None => {}
         }
@@ -166,13 +172,15 @@ impl Incoming {
 
     /// Changes that the XMPP server kept while this replica was away. Their origin may be away itself by now, so its
     /// serverID is what its card said last.
-    pub(crate) fn handle_stored(&mut self, from: &BareJid, payload: &Element, now: Instant) {
+    pub(crate) fn handle_stored(&mut self, from: &BareJid, payload: &Element, shared: &Shared, now: Instant) {
         match Payload::decode(payload) {
             Ok(Payload::Batch(batch))
                 if self.known.server(from) == Some(batch.origin)
                     || self.members.may_send(from, batch.origin) =>
             {
-                self.inbox.handle_stored(batch, now);
+                if let Some(batch) = shared.clock.cut(batch, from) {
+                    self.inbox.handle_stored(batch, now);
+                }
             }
             Ok(Payload::Batch(_)) => {
                 debug!("changes of {from} were kept for this server, which does not know it yet")
@@ -247,6 +255,7 @@ impl Incoming {
             return;
         }
         let Some(last) = batch.last_csn() else { return };
+        shared.clock.observe([last]);
         let (origin, boot, first) = (batch.origin, batch.boot, batch.first);
         let changes: Vec<Arc<Change>> = batch.changes.into_iter().map(Arc::new).collect();
         let work = changes.iter().cloned().map(Work::Change).collect();

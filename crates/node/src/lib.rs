@@ -17,6 +17,7 @@
 
 mod answers;
 mod apply;
+mod clock;
 mod driver;
 mod fail;
 mod files;

@@ -38,6 +38,8 @@ pub(crate) enum LoadError {
     NoJournal,
     #[error("what it brought was lost on the way into the database")]
     Lost,
+    #[error("it has changes that are further ahead of this server's clock than xmppsync-max-drift allows")]
+    Drift,
     #[error("this server is being stopped")]
     Stopped,
 }
@@ -113,6 +115,10 @@ impl Loader {
         self.note_beginning().await?;
         loop {
             let (snapshot, file) = self.ask(partial.as_ref()).await?;
+            if self.shared.clock.refuses_any(&snapshot.vector, &self.source) {
+                file.refuse("it is too far ahead of this server's clock");
+                return Err(LoadError::Drift);
+            }
             let partial_now = match partial.take() {
                 Some(partial) if partial.snapshot.id == snapshot.id => partial,
                 _ => {
@@ -125,7 +131,8 @@ impl Loader {
                     if snapshots > 1 {
                         self.shared.loading.into_nothing.store(false, Ordering::Relaxed);
                     }
-                    let unpacker = Unpacker::new(Entries::new(Arc::clone(&self.shared)))?;
+                    let unpacker =
+                        Unpacker::new(Entries::new(Arc::clone(&self.shared), self.source.clone()))?;
                     Partial { snapshot, hash: FileHash::new(), unpacker }
                 }
             };
@@ -247,6 +254,7 @@ type Unpacker = zstd::stream::write::Decoder<'static, Entries>;
 struct Entries {
     reader: LdifReader,
     shared: Arc<Shared>,
+    source: FullJid,
     work: Vec<Incoming>,
     work_bytes: usize,
     entries: u64,
@@ -256,9 +264,9 @@ struct Entries {
 }
 
 impl Entries {
-    fn new(shared: Arc<Shared>) -> Entries {
+    fn new(shared: Arc<Shared>, source: FullJid) -> Entries {
         let (log, reader) = (Log::new(), LdifReader::new());
-        Entries { reader, shared, work: Vec::new(), work_bytes: 0, entries: 0, left_out: 0, log }
+        Entries { reader, shared, source, work: Vec::new(), work_bytes: 0, entries: 0, left_out: 0, log }
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
@@ -276,6 +284,10 @@ impl Entries {
     }
 
     fn push(&mut self, entry: xmppsync_replica::Change) -> Result<(), LoadError> {
+        // Made while the snapshot was, so its vector did not tell.
+        if self.shared.clock.refuses(entry.csn, &self.source) {
+            return Err(LoadError::Drift);
+        }
         let entry = Arc::new(entry);
         let entry =
             if self.shared.loading.is_into_nothing() { Incoming::New(entry) } else { Incoming::State(entry) };
@@ -294,6 +306,7 @@ impl Entries {
     fn hand_over(&mut self) -> Result<(), LoadError> {
         let work = std::mem::take(&mut self.work);
         self.work_bytes = 0;
+        self.shared.clock.observe(work.iter().filter_map(Incoming::latest));
         while !lock(&self.shared.to_apply).push_if_room(&work) {
             if lock(&self.shared.captured).is_closed() {
                 return Err(LoadError::Stopped);

@@ -56,15 +56,19 @@ pub(crate) fn open(
         // Two servers, or two databases, that were given the same directory.
         Err(problem @ JournalError::InUse(_)) => return Err(problem.into()),
         Err(problem) => problem,
-        Ok((mut journal, opened)) => match compare(&mut journal, &opened, loading, database, own) {
-            Ok(found) => return Ok((Some(journal), found)),
-            Err(OpeningError::Journal(problem)) => {
-                // What cannot be set aside now is when the next one is made.
-                drop(journal.set_aside());
-                problem
+        Ok((mut journal, opened)) => {
+            // A database that was put back is behind it.
+            journal.head().iter().for_each(|csn| database.observe(csn));
+            match compare(&mut journal, &opened, loading, database, own) {
+                Ok(found) => return Ok((Some(journal), found)),
+                Err(OpeningError::Journal(problem)) => {
+                    // What cannot be set aside now is when the next one is made.
+                    drop(journal.set_aside());
+                    problem
+                }
+                Err(problem) => return Err(problem),
             }
-            Err(problem) => return Err(problem),
-        },
+        }
     };
     error!(
         "{problem}. The database is served and replicated without a journal; one is made from the database as soon as that \
@@ -201,14 +205,7 @@ fn begin_span(
     found: &mut Found,
 ) -> Result<(), OpeningError> {
     let until = database.new_csn()?;
-    let known = found.vector.get(own).max(journal.head().get(own)).unwrap_or(until);
-    if known > until {
-        warn!(
-            "the clock is behind: this server's last change is {known}, the next one would be {until}, and others would \
-             take it for one that they have; set the clock right before anybody writes"
-        );
-    }
-    unseen.add_after(found.vector.get(own), until.max(known));
+    unseen.add_after(found.vector.get(own), until);
     journal.write(&[Record::Unseen { unseen, at: now() }, Record::Floor(until)])?;
     found.vector.advance(until);
     Ok(())

@@ -1,6 +1,7 @@
 //! One replicated database, as its host holds it.
 
 use crate::apply::{self, Rest};
+use crate::clock::LocalClock;
 use crate::driver::{Command, Driver};
 use crate::host::{ContextCsnWrite, Database, Generation, Opening, Reader, Transaction};
 use crate::hub::{Hub, HubError};
@@ -19,7 +20,7 @@ use tracing::{Span, info_span, warn};
 use xmpp_parsers::jid::BareJid;
 use xmppsync_journal::Retention;
 use xmppsync_link::{GroupConfig, SessionConfig};
-use xmppsync_replica::{BootId, Change, EntryUuid, ServerId, Vector};
+use xmppsync_replica::{BootId, Change, Csn, EntryUuid, ServerId, Vector};
 use xmppsync_wire::Live;
 
 /// What a replica is told by its host.
@@ -41,6 +42,8 @@ pub struct ReplicaConfig {
     pub live: Live,
     /// What is kept, and how the database is filled and compared.
     pub keep: KeepConfig,
+    /// How far a change of another server may be ahead of the system's clock.
+    pub max_drift: Duration,
 }
 
 /// How much a replica keeps for others, and how it becomes whole itself.
@@ -132,9 +135,12 @@ impl Replica {
             retention,
             rebuild_pause: limits::REBUILD_PAUSE,
         };
+        let clock = LocalClock::new(config.max_drift);
+        // Later than all that was found.
+        clock.observe([opening.new_csn().map_err(OpeningError::from)?]);
         let (vector, unseen) = (found.vector.clone(), Arc::new(Mutex::new(found.unseen.clone())));
         let store = Store::start(journal, store, &vector, &unseen, Arc::clone(database), Arc::clone(&wake))?;
-        Ok((Arc::new(Shared::new(vector, unseen, store, Arc::clone(database), wake)), found))
+        Ok((Arc::new(Shared::new(clock, vector, unseen, store, Arc::clone(database), wake)), found))
     }
 
     /// The database is served: joins the others.
@@ -147,6 +153,13 @@ impl Replica {
     pub fn suffix_entry(&self, uuid: Option<EntryUuid>) {
         *lock(&self.shared.dataset) = uuid;
         self.shared.wake.notify_one();
+    }
+
+    /// The CSN of a write that begins now. `wall` is that of this moment by the host's clock; the answer is that or, where something
+    /// later was seen, the next one after that. Until the write is committed, or given up, no other one begins.
+    pub fn mint_csn(&self, wall: Csn) -> Csn {
+        let _entered = self.span.enter();
+        self.shared.clock.mint(wall)
     }
 
     /// A change of a client was committed.

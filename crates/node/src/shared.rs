@@ -1,5 +1,6 @@
 //! What the host's threads and the driver share. Locks are held for a few moves of memory, never across IO.
 
+use crate::clock::LocalClock;
 use crate::files::Offers;
 use crate::host::Database;
 use crate::limits;
@@ -21,6 +22,7 @@ pub(crate) type TransactionKey = usize;
 pub(crate) struct Shared {
     pub(crate) captured: Mutex<Captured>,
     pub(crate) to_apply: Mutex<ToApply>,
+    pub(crate) clock: LocalClock,
     /// How far this replica has come; what contextCSN shows.
     pub(crate) vector: Mutex<Vector>,
     /// What of that was not seen. It grows before the vector does.
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
+        clock: LocalClock,
         vector: Vector,
         unseen: Arc<Mutex<Unseen>>,
         store: Store,
@@ -48,6 +51,7 @@ impl Shared {
         Shared {
             captured: Mutex::default(),
             to_apply: Mutex::default(),
+            clock,
             vector: Mutex::new(vector),
             unseen,
             dataset: Mutex::default(),
@@ -273,6 +277,14 @@ impl Incoming {
         match self {
             Incoming::Change(change) | Incoming::State(change) | Incoming::New(change) => Some(change),
             Incoming::Reached(_) => None,
+        }
+    }
+
+    /// The latest CSN that comes into the database with it.
+    pub(crate) fn latest(&self) -> Option<Csn> {
+        match self {
+            Incoming::Change(change) | Incoming::State(change) | Incoming::New(change) => Some(change.csn),
+            Incoming::Reached(reached) => reached.iter().max(),
         }
     }
 

@@ -41,6 +41,7 @@ pub(crate) async fn push(shared: &Shared, work: Vec<Incoming>) {
     if work.is_empty() {
         return;
     }
+    shared.clock.observe(work.iter().filter_map(Incoming::latest));
     while !lock(&shared.to_apply).push(work.clone()) {
         tokio::time::sleep(limits::FULL_PAUSE).await;
     }

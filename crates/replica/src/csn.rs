@@ -27,6 +27,8 @@ impl Csn {
     /// Length of a CSN in bytes.
     pub const LEN: usize = 40;
     const SHAPE: &[u8; Csn::LEN] = b"dddddddddddddd.ddddddZ#hhhhhh#hhh#hhhhhh";
+    const MICROSECOND: std::ops::Range<usize> = 15..21;
+    const COUNT: std::ops::Range<usize> = 23..29;
     const SID: std::ops::Range<usize> = 30..33;
 
     /// Reads a CSN as slapd prints it.
@@ -66,6 +68,15 @@ impl Csn {
         Csn::parse(&named)
     }
 
+    /// `date` is the number `YYYYmmddHHMMSS`. The modification is 0, as in every CSN of slapd.
+    pub(crate) fn from_parts(date: u64, microsecond: u32, count: u32, server: ServerId) -> Csn {
+        let server = server.get();
+        let text = format!("{date:014}.{microsecond:06}Z#{count:06x}#{server:03x}#{:06x}", 0);
+        let mut bytes = [b'0'; Csn::LEN];
+        bytes.iter_mut().zip(text.bytes()).for_each(|(byte, digit)| *byte = digit);
+        Csn(bytes)
+    }
+
     /// The server on which the change was made.
     pub fn server_id(&self) -> ServerId {
         ServerId::from_csn_bits(self.sid_bits())
@@ -82,13 +93,25 @@ impl Csn {
         self.0[..14].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
     }
 
+    /// Microsecond and count.
+    pub(crate) fn fraction(&self) -> (u32, u32) {
+        let microsecond =
+            self.0[Csn::MICROSECOND].iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+        (microsecond, self.hex(Csn::COUNT))
+    }
+
     fn sid_bits(&self) -> u16 {
-        self.0[Csn::SID].iter().fold(0, |bits, digit| {
+        // Three digits.
+        self.hex(Csn::SID) as u16
+    }
+
+    fn hex(&self, digits: std::ops::Range<usize>) -> u32 {
+        self.0[digits].iter().fold(0, |bits, digit| {
             let value = match digit {
                 b'0'..=b'9' => digit - b'0',
                 _ => digit - b'a' + 10,
             };
-            (bits << 4) | u16::from(value)
+            (bits << 4) | u32::from(value)
         })
     }
 }

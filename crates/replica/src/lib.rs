@@ -1,11 +1,12 @@
 //! The pure core of a replica: no randomness, no IO, and the time only as a parameter.
 //!
 //! Reading order: the words ([`Csn`], [`ServerId`], [`EntryUuid`], [`BootId`]), what changes
-//! ([`Change`], [`Batch`]), how far a replica has come ([`Vector`]); then the way out
+//! ([`Change`], [`Batch`]), how far a replica has come ([`Vector`]) and what its time is ([`Clock`]); then the way out
 //! ([`CommitOrder`], [`Outbox`]), the way in ([`Inbox`]), and the comparison of whole databases ([`Comparison`]).
 #![forbid(unsafe_code)]
 
 mod change;
+mod clock;
 mod commit_order;
 mod compare;
 mod csn;
@@ -20,6 +21,7 @@ mod unseen;
 mod vector;
 
 pub use change::{Batch, Change, Operation};
+pub use clock::{Clock, ahead};
 pub use commit_order::CommitOrder;
 pub use compare::{CompareError, Comparison, Differences, EntrySet, FRAME_BYTES_MAX, SET_ENTRY_BYTES, Step};
 pub use csn::{Csn, CsnError};

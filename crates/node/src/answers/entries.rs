@@ -108,7 +108,7 @@ impl Answers {
     pub(super) async fn take(&self, from: &FullJid, offer: Entries) -> Result<Element, Refusal> {
         let Entries { puts, deletes, large, .. } = offer;
         let mut answer = Entries::default();
-        self.take_states(deletes.into_iter().chain(puts).collect(), &mut answer).await?;
+        self.take_states(from, deletes.into_iter().chain(puts).collect(), &mut answer).await?;
         // One after the other: each may take many megabytes.
         for uuid in large {
             let what = FileRequest::Entry(uuid);
@@ -117,12 +117,18 @@ impl Answers {
                     let text = format!("the file of entry {uuid} did not come: {problem}");
                     (DefinedCondition::RemoteServerTimeout, text)
                 })?;
-            self.take_states(vec![state], &mut answer).await?;
+            self.take_states(from, vec![state], &mut answer).await?;
         }
         written(&Payload::Entries(answer))
     }
 
-    async fn take_states(&self, states: Vec<Change>, answer: &mut Entries) -> Result<(), Refusal> {
+    async fn take_states(
+        &self,
+        from: &FullJid,
+        states: Vec<Change>,
+        answer: &mut Entries,
+    ) -> Result<(), Refusal> {
+        let states = self.shared.clock.filter(states, from);
         let uuids = states.iter().map(|state| state.uuid).collect();
         let seen = Seen::now(&self.shared);
         let Some(known) = heal::knowledge(&self.shared, uuids).await else { return no_journal() };

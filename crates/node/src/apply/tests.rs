@@ -1,6 +1,7 @@
 //! How many transactions changes take, and what becomes of those that fail, with a database that does as it is told.
 
 use super::*;
+use crate::clock::LocalClock;
 use crate::store::{Store, StoreConfig};
 use crate::testing::Nothing;
 use ldap3_proto::proto::LdapAddRequest;
@@ -114,10 +115,11 @@ impl Rig {
             rebuild_pause: Duration::from_secs(1),
         };
         let wake = Arc::new(Notify::new());
+        let clock = LocalClock::new(Duration::MAX);
         let (vector, unseen) = (Vector::default(), Arc::default());
         let store =
             Store::start(Some(journal), config, &vector, &unseen, Arc::new(Nothing), Arc::clone(&wake));
-        Rig { shared: Shared::new(vector, unseen, store.unwrap(), Arc::new(Nothing), wake), _dir: dir }
+        Rig { shared: Shared::new(clock, vector, unseen, store.unwrap(), Arc::new(Nothing), wake), _dir: dir }
     }
 
     fn push(&self, changes: impl IntoIterator<Item = Arc<Change>>) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{Instrument, info, warn};
+use tracing::{Instrument, debug, info, warn};
 use xmpp_parsers::jid::FullJid;
 use xmppsync_journal::Record;
 use xmppsync_link::{FileOffer, IncomingFile};
@@ -141,7 +141,11 @@ impl Running<'_> {
                 }
             }
             Err(problem) => {
-                warn!("the load from {source} came to nothing: {problem}; it begins anew");
+                match problem {
+                    // Whose clock it is, and how far ahead, was told when it was found.
+                    LoadError::Drift => debug!("not loaded from {source}: {problem}"),
+                    _ => warn!("the load from {source} came to nothing: {problem}; it begins anew"),
+                }
                 self.load.again = true;
                 self.incoming.inbox.handle_reset(lock(&shared.vector).clone(), now + limits::LOAD_RETRY);
             }

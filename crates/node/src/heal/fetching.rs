@@ -81,9 +81,13 @@ impl Healer {
                     }
                 }
             };
-            settle(self.judged(page.states().cloned().collect()).await?);
+            let judged = self.judged(page.states().cloned().collect()).await?;
+            healed.left += page.states().count() - judged.len();
+            settle(judged);
             for uuid in page.large {
-                settle(self.judged(vec![self.fetch_large(uuid).await?]).await?);
+                let judged = self.judged(vec![self.fetch_large(uuid).await?]).await?;
+                healed.left += usize::from(judged.is_empty());
+                settle(judged);
             }
             let known = knowledge(&self.shared, page.absent).await.ok_or(HealError::NoJournal)?;
             let is_here = |(uuid, known): (EntryUuid, Known)| known.entry.map(|_| uuid);
@@ -148,8 +152,9 @@ impl Healer {
         Ok(files::fetch(&self.group, &self.shared.offers, &self.peer, what).await?)
     }
 
-    /// What becomes of each of the peer's states.
+    /// What becomes of each of the peer's states, but for those that are too far ahead of this server's clock.
     async fn judged(&self, states: Vec<Change>) -> Result<Vec<(Change, Judgement)>, HealError> {
+        let states = self.shared.clock.filter(states, &self.peer);
         let seen = Seen::now(&self.shared);
         let uuids = states.iter().map(|state| state.uuid).collect();
         let known = knowledge(&self.shared, uuids).await.ok_or(HealError::NoJournal)?;

@@ -48,7 +48,7 @@ impl Incoming {
         let Pulled { asked, answer } = pulled;
         let answer = match answer {
             Ok(Answer::Batch(batch)) => {
-                self.inbox.handle_page(asked.id, vec![batch], &[], true, now);
+                self.handle_change(&asked, batch, shared, now);
                 return;
             }
             Ok(Answer::Element(element)) => Ok(element),
@@ -62,12 +62,15 @@ impl Incoming {
                 self.load_from = Some(asked.from);
             }
             Ok(Ok(Payload::Page(page))) => {
-                self.inbox.handle_page(asked.id, page.batches, &page.beyond, page.more, now);
+                // What is refused is a hole like any other: whoever shows it is asked for it again, after growing pauses.
+                let from = format!("server {}", asked.from);
+                let batches = page.batches.into_iter().filter_map(|batch| shared.clock.cut(batch, &from));
+                self.inbox.handle_page(asked.id, batches.collect(), &page.beyond, page.more, now);
             }
-            Ok(Ok(Payload::Part(part))) => self.handle_pulled_part(group, asked, part, now),
+            Ok(Ok(Payload::Part(part))) => self.handle_pulled_part(group, asked, part, shared, now),
             Ok(Ok(Payload::Large(large))) => self.fetch(group, asked, large, shared, now),
             // A change of just the size that fits a stanza but no page.
-            Ok(Ok(Payload::Batch(batch))) => self.inbox.handle_page(asked.id, vec![batch], &[], true, now),
+            Ok(Ok(Payload::Batch(batch))) => self.handle_change(&asked, batch, shared, now),
             Ok(other) => {
                 let problem =
                     other.err().map_or_else(|| "it is no page".to_owned(), |problem| problem.to_string());
@@ -81,12 +84,25 @@ impl Incoming {
         }
     }
 
+    /// A change that was too large for a page.
+    fn handle_change(&mut self, asked: &Asked, batch: Batch, shared: &Shared, now: Instant) {
+        let batch = shared.clock.cut(batch, &format!("server {}", asked.from));
+        self.inbox.handle_page(asked.id, batch.into_iter().collect(), &[], true, now);
+    }
+
     /// A change that is too large for a page comes part by part.
-    fn handle_pulled_part(&mut self, group: &Arc<Group>, asked: Asked, part: Part, now: Instant) {
+    fn handle_pulled_part(
+        &mut self,
+        group: &Arc<Group>,
+        asked: Asked,
+        part: Part,
+        shared: &Shared,
+        now: Instant,
+    ) {
         let number = part.n + 1;
         let csn = asked.part.map(|(csn, _)| csn).or(part.change);
         match (self.pulled_parts.handle_part(part), csn) {
-            (Ok(Some(batch)), _) => self.inbox.handle_page(asked.id, vec![batch], &[], true, now),
+            (Ok(Some(batch)), _) => self.handle_change(&asked, batch, shared, now),
             (Ok(None), Some(csn)) => self.ask(group, Asked { part: Some((csn, number)), ..asked }, now),
             (outcome, _) => {
                 debug!("part from server {}: {:?}", asked.from, outcome.err());

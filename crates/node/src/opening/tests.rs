@@ -32,6 +32,8 @@ impl Opening for Fake {
         Ok(found.and_then(|(_, csn)| csn.map(state)))
     }
 
+    fn observe(&mut self, _csn: Csn) {}
+
     fn new_csn(&mut self) -> Result<Csn, Failure> {
         self.minted += 1;
         Ok(csn(100 + self.minted, OWN))
