@@ -42,6 +42,8 @@ pub(crate) fn check_changes(origin: xmppsync_replica::ServerId, count: usize) ->
 pub fn encoded_size_estimate(change: &Change) -> usize {
     // <modrdn csn='40' uuid='36' deleteoldrdn='false'><dn></dn></modrdn>
     const CHANGE_BYTES: usize = 160;
+    //  parent='36'
+    const PARENT_BYTES: usize = 46;
     // <newrdn></newrdn> and <newsuperior></newsuperior>
     const NAMES_BYTES: usize = 44;
     let names = match &change.operation {
@@ -60,7 +62,8 @@ pub fn encoded_size_estimate(change: &Change) -> usize {
         Operation::ModifyDn { operational, .. } => mods_len(operational),
         Operation::Delete { .. } => 0,
     };
-    CHANGE_BYTES + encoded_len(change.operation.dn().as_bytes()) + names + attributes
+    let parent = if change.parent.is_some() { PARENT_BYTES } else { 0 };
+    CHANGE_BYTES + parent + encoded_len(change.operation.dn().as_bytes()) + names + attributes
 }
 
 fn mods_len(mods: &[LdapModify]) -> usize {

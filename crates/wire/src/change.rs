@@ -10,20 +10,20 @@ use xmppsync_replica::{Change, Csn, EntryUuid, Operation};
 /// # Errors
 /// A limit, an attribute description, base64 or UTF-8 that does not hold.
 pub(crate) fn from_schema(change: schema::Change) -> Result<Change, WireError> {
-    let built = |csn: Csn, uuid: EntryUuid, operation| Ok(Change { csn, uuid, parent: None, operation });
+    let built = |csn: Csn, uuid: EntryUuid, parent, operation| Ok(Change { csn, uuid, parent, operation });
     match change {
-        schema::Change::Add { csn, uuid, dn, attrs } => {
-            built(csn, uuid, Operation::Add(entry_from_schema(dn, attrs, csn)?))
+        schema::Change::Add { csn, uuid, parent, dn, attrs } => {
+            built(csn, uuid, parent, Operation::Add(entry_from_schema(dn, attrs, csn)?))
         }
-        schema::Change::Put { csn, uuid, dn, attrs } => {
-            built(csn, uuid, Operation::Put(entry_from_schema(dn, attrs, csn)?))
+        schema::Change::Put { csn, uuid, parent, dn, attrs } => {
+            built(csn, uuid, parent, Operation::Put(entry_from_schema(dn, attrs, csn)?))
         }
         schema::Change::Modify { csn, uuid, dn, mods } => {
             let dn = dn_text(dn.into_bytes(), "DN", csn)?;
             let changes = mods_from_schema(mods, csn)?;
-            built(csn, uuid, Operation::Modify(LdapModifyRequest { dn, changes }))
+            built(csn, uuid, None, Operation::Modify(LdapModifyRequest { dn, changes }))
         }
-        schema::Change::ModRdn { csn, uuid, deleteoldrdn, dn, newrdn, newsuperior, mods } => {
+        schema::Change::ModRdn { csn, uuid, parent, deleteoldrdn, dn, newrdn, newsuperior, mods } => {
             let request = LdapModifyDNRequest {
                 dn: dn_text(dn.into_bytes(), "DN", csn)?,
                 newrdn: dn_text(newrdn.into_bytes(), "new RDN", csn)?,
@@ -33,10 +33,10 @@ pub(crate) fn from_schema(change: schema::Change) -> Result<Change, WireError> {
                     .transpose()?,
             };
             let operational = mods_from_schema(mods, csn)?;
-            built(csn, uuid, Operation::ModifyDn { request, operational })
+            built(csn, uuid, parent, Operation::ModifyDn { request, operational })
         }
-        schema::Change::Delete { csn, uuid, dn } => {
-            built(csn, uuid, Operation::Delete { dn: dn_text(dn.into_bytes(), "DN", csn)? })
+        schema::Change::Delete { csn, uuid, parent, dn } => {
+            built(csn, uuid, parent, Operation::Delete { dn: dn_text(dn.into_bytes(), "DN", csn)? })
         }
     }
 }

@@ -40,6 +40,10 @@ pub(crate) fn change_to_element(change: &Change) -> Result<Element, WireError> {
     let mut element = bare(change.operation.name());
     set(&mut element, xml_ncname!("csn"), csn.as_str().to_owned());
     set(&mut element, xml_ncname!("uuid"), change.uuid.to_string());
+    // A modification leaves an entry where it is, and a receiver refuses it with a parent.
+    if let Some(parent) = change.parent.filter(|_| !matches!(change.operation, Operation::Modify(_))) {
+        set(&mut element, xml_ncname!("parent"), parent.to_string());
+    }
     append_dn(&mut element, "dn", "DN", change.operation.dn(), csn)?;
     match &change.operation {
         Operation::Add(request) | Operation::Put(request) => {

@@ -3,7 +3,8 @@
 //!
 //! [`LdifWriter`] appends entries to anything that takes bytes; [`LdifReader`] takes bytes as they
 //! come and gives one entry after the other, in memory for one of them. Values come back byte for
-//! byte; an attribute without values, which LDIF cannot say, does not come back.
+//! byte; an attribute without values, which LDIF cannot say, does not come back. Nor does an entry's
+//! parent, which a reader finds by the DN: parents come before their children.
 
 mod error;
 mod reader;

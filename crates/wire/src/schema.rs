@@ -147,6 +147,8 @@ pub(crate) enum Change {
         csn: Csn,
         #[xml(attribute(codec = Text))]
         uuid: EntryUuid,
+        #[xml(attribute(default, codec = OptionalText))]
+        parent: Option<EntryUuid>,
         #[xml(child)]
         dn: Dn,
         #[xml(child(n = ..))]
@@ -158,6 +160,8 @@ pub(crate) enum Change {
         csn: Csn,
         #[xml(attribute(codec = Text))]
         uuid: EntryUuid,
+        #[xml(attribute(default, codec = OptionalText))]
+        parent: Option<EntryUuid>,
         #[xml(child)]
         dn: Dn,
         #[xml(child(n = ..))]
@@ -180,6 +184,8 @@ pub(crate) enum Change {
         csn: Csn,
         #[xml(attribute(codec = Text))]
         uuid: EntryUuid,
+        #[xml(attribute(default, codec = OptionalText))]
+        parent: Option<EntryUuid>,
         #[xml(attribute)]
         deleteoldrdn: bool,
         #[xml(child)]
@@ -197,6 +203,8 @@ pub(crate) enum Change {
         csn: Csn,
         #[xml(attribute(codec = Text))]
         uuid: EntryUuid,
+        #[xml(attribute(default, codec = OptionalText))]
+        parent: Option<EntryUuid>,
         #[xml(child)]
         dn: Dn,
     },

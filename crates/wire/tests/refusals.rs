@@ -62,6 +62,24 @@ fn unknown_content_is_refused() {
 }
 
 #[test]
+fn a_parent_is_an_entry_uuid_and_a_modify_has_none() {
+    let delete = |parent: &str| {
+        in_batch(&format!("<delete csn='{CSN}' uuid='{UUID}' parent='{parent}'><dn>dc=org</dn></delete>"))
+    };
+    assert!(decode_bytes(delete(UUID).as_bytes()).is_ok());
+    for parent in ["", "dc=org", &UUID[1..]] {
+        assert!(matches!(refused(&delete(parent)), WireError::Malformed { .. }), "{parent}");
+    }
+    let document = modify_with("").replace("<modify ", &format!("<modify parent='{UUID}' "));
+    assert!(matches!(refused(&document), WireError::Malformed { .. }));
+    let mut batch = batch_of(modify(vec![]));
+    batch.changes[0].parent = Some(uuid());
+    let element = Payload::Batch(batch.clone()).to_element().unwrap();
+    batch.changes[0].parent = None;
+    assert_eq!(Payload::decode(&element).unwrap(), Payload::Batch(batch));
+}
+
+#[test]
 fn documents_that_are_not_one_element_are_refused() {
     let good = modify_with("");
     for document in

@@ -116,16 +116,28 @@ pub(crate) fn entry_uuid() -> impl Strategy<Value = EntryUuid> {
     "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}".prop_map(|text| text.parse().unwrap())
 }
 
+/// An operation and the parent that its change may have.
+pub(crate) fn operation_and_parent() -> impl Strategy<Value = (Operation, Option<EntryUuid>)> {
+    (operation(), parent()).prop_map(|(operation, parent)| {
+        let parent = parent.filter(|_| !matches!(operation, Operation::Modify(_)));
+        (operation, parent)
+    })
+}
+
+fn parent() -> impl Strategy<Value = Option<EntryUuid>> {
+    proptest::option::of(entry_uuid())
+}
+
 pub(crate) fn batch() -> impl Strategy<Value = Batch> {
-    let changes = vec((entry_uuid(), operation()), 1..6);
+    let changes = vec((entry_uuid(), operation_and_parent()), 1..6);
     (1_u16..=4095, any::<u64>(), 1..=u64::MAX - 6, any::<bool>(), changes).prop_map(
         |(sid, boot, first, begins, changes)| {
             let prev = (!begins).then(|| csn(0, sid));
             let changes = changes.into_iter().zip(1..);
-            let changes = changes.map(|((uuid, operation), count)| Change {
+            let changes = changes.map(|((uuid, (operation, parent)), count)| Change {
                 csn: csn(count, sid),
                 uuid,
-                parent: None,
+                parent,
                 operation,
             });
             Batch { origin: server(sid), boot: BootId::new(boot), first, prev, changes: changes.collect() }
@@ -192,19 +204,16 @@ fn any_csn() -> impl Strategy<Value = Csn> {
 }
 
 pub(crate) fn put() -> impl Strategy<Value = Change> {
-    (any_csn(), entry_uuid(), dn(), attributes()).prop_map(|(csn, uuid, dn, attributes)| Change {
-        csn,
-        uuid,
-        parent: None,
-        operation: Operation::Put(LdapAddRequest { dn, attributes }),
+    (any_csn(), entry_uuid(), parent(), dn(), attributes()).prop_map(|(csn, uuid, parent, dn, attributes)| {
+        Change { csn, uuid, parent, operation: Operation::Put(LdapAddRequest { dn, attributes }) }
     })
 }
 
 pub(crate) fn entries() -> impl Strategy<Value = Entries> {
-    let delete = (any_csn(), entry_uuid(), dn()).prop_map(|(csn, uuid, dn)| Change {
+    let delete = (any_csn(), entry_uuid(), parent(), dn()).prop_map(|(csn, uuid, parent, dn)| Change {
         csn,
         uuid,
-        parent: None,
+        parent,
         operation: Operation::Delete { dn },
     });
     (vec(put(), 0..3), vec(delete, 0..3), uuids(), uuids(), uuids(), any::<bool>()).prop_map(
