@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SHIM: [&str; 15] = [
+const SHIM: [&str; 16] = [
     "register.c",
     "layout.c",
     "look.c",

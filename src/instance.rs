@@ -342,9 +342,11 @@ unsafe extern "C" fn xsr_mint_csn(pointer: *mut xsr_instance, csn: *mut xs_csn) 
 unsafe extern "C" fn xsr_captured(pointer: *mut xsr_instance, change: *const xs_change) {
     guard("xsr_captured", (), || {
         // SAFETY: the shim passes a live instance and a change that is valid during the call.
-        let (instance, change) = unsafe { (instance(pointer), copy_in(&*change)) };
+        let (instance, old, change) =
+            unsafe { (instance(pointer), (*change).old_parent.as_slice(), copy_in(&*change)) };
         fail_point(FailPoint::Committed);
-        instance.captured(change, |replica, change| replica.captured(change));
+        let old = EntryUuid::parse(old).ok();
+        instance.captured(change, |replica, change| replica.captured(change, old));
     });
 }
 
@@ -356,8 +358,12 @@ unsafe extern "C" fn xsr_captured_in_txn(
 ) {
     guard("xsr_captured_in_txn", (), || {
         // SAFETY: the shim passes a live instance and a change that is valid during the call.
-        let (instance, change) = unsafe { (instance(pointer), copy_in(&*change)) };
-        instance.captured(change, |replica, change| replica.captured_in_transaction(txn.addr(), change));
+        let (instance, old, change) =
+            unsafe { (instance(pointer), (*change).old_parent.as_slice(), copy_in(&*change)) };
+        let old = EntryUuid::parse(old).ok();
+        instance.captured(change, |replica, change| {
+            replica.captured_in_transaction(txn.addr(), change, old);
+        });
     });
 }
 

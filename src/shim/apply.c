@@ -107,7 +107,7 @@ static int outdated(const target *t, const xs_change *change, AttributeDescripti
 {
 	struct berval csn = bv_in(change->csn);
 
-	return t != NULL && !BER_BVISEMPTY(&t->csn) && ber_bvcmp(&t->csn, &csn) > 0
+	return t != NULL && !change->is_merged && !BER_BVISEMPTY(&t->csn) && ber_bvcmp(&t->csn, &csn) > 0
 		&& (ad == slap_schema.si_ad_entryCSN || ad == slap_schema.si_ad_modifiersName
 			|| ad == slap_schema.si_ad_modifyTimestamp);
 }
@@ -428,7 +428,7 @@ static int touches_name(const xs_change *change, const target *t)
 	const char *end;
 	int touches = 0, k;
 
-	dnRdn(&t->dn, &rdn);
+	dnRdn((struct berval *)&t->dn, &rdn);
 	for (i = 0; i < change->mods_len && !touches; i++) {
 		struct berval name = bv_in(change->mods[i].attribute);
 		AttributeDescription *ad = NULL, *other;

@@ -14,6 +14,8 @@ typedef struct xs_capture {
 	unsigned moves;      /* as the database's, before the entry was read */
 	struct berval uuid;  /* textual */
 	struct berval dn;    /* as the entry spells it */
+	char parent[LDAP_LUTIL_UUIDSTR_BUFSIZE];     /* of a rename the new one; empty: not known */
+	char old_parent[LDAP_LUTIL_UUIDSTR_BUFSIZE];
 	char uuid_text[LDAP_LUTIL_UUIDSTR_BUFSIZE];
 	char dn_text[];
 } xs_capture;
@@ -100,6 +102,11 @@ static void hand_over(xs_db *db, Operation *op, const xs_change *change)
 	}
 }
 
+static xs_bytes uuid_out(char *text)
+{
+	return (xs_bytes){ strlen(text), text[0] ? text : NULL };
+}
+
 static void capture_add(xs_capture *c, Operation *op)
 {
 	Entry *e = op->ora_e;
@@ -113,6 +120,7 @@ static void capture_add(xs_capture *c, Operation *op)
 		change.uuid = XS_OUT(uuid->a_vals[0]);
 	}
 	change.dn = XS_OUT(e->e_name);
+	change.parent = uuid_out(c->parent);
 	change.mods_len = xs_view_attributes(c->db, e->e_attrs, mods);
 	hand_over(c->db, op, &change);
 	xs_suffix_note(c->db, &e->e_nname, &change.uuid, op->o_txnSpec);
@@ -137,12 +145,16 @@ static void capture_other(xs_capture *c, Operation *op)
 		change.operation = XS_MODRDN;
 		change.delete_old_rdn = op->orr_deleteoldrdn;
 		change.new_rdn = XS_OUT(op->orr_newrdn);
+		change.old_parent = uuid_out(c->old_parent);
 		if (op->orr_newSup != NULL) {
 			change.new_superior = XS_OUT(*op->orr_newSup);
+			change.parent = uuid_out(c->parent);
 		}
 		break;
 	default:
 		change.operation = XS_DELETE;
+		change.parent = uuid_out(c->old_parent);
+		change.old_parent = change.parent;
 		break;
 	}
 	hand_over(c->db, op, &change);
@@ -226,6 +238,39 @@ static int on_cleanup(Operation *op, SlapReply *rs)
 	return SLAP_CB_CONTINUE;
 }
 
+/* The entryUUID of the entry with this DN, if there is one. */
+static void uuid_of(Operation *op, slap_overinst *on, struct berval *ndn, char *text)
+{
+	Entry *e = NULL;
+	Attribute *uuid;
+
+	if (BER_BVISEMPTY(ndn) || overlay_entry_get_ov(op, ndn, NULL, NULL, 0, &e, on) != LDAP_SUCCESS || e == NULL) {
+		return;
+	}
+	uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
+	if (uuid != NULL && uuid->a_vals[0].bv_len < LDAP_LUTIL_UUIDSTR_BUFSIZE) {
+		memcpy(text, uuid->a_vals[0].bv_val, uuid->a_vals[0].bv_len);
+	}
+	overlay_entry_release_ov(op, e, 0, on);
+}
+
+/* Where the entry is and where it goes: parents may be renamed while the change is on its way. */
+static void note_parents(xs_capture *c, Operation *op)
+{
+	struct berval parent = BER_BVNULL;
+
+	if (op->o_tag == LDAP_REQ_MODIFY) {
+		return;
+	}
+	if (!be_issuffix(op->o_bd, &op->o_req_ndn)) {
+		dnParent(&op->o_req_ndn, &parent);
+	}
+	uuid_of(op, c->on, &parent, op->o_tag == LDAP_REQ_ADD ? c->parent : c->old_parent);
+	if (op->o_tag == LDAP_REQ_MODRDN && op->orr_nnewSup != NULL) {
+		uuid_of(op, c->on, op->orr_nnewSup, c->parent);
+	}
+}
+
 /* A DN is reused and renamed, the entryUUID stays; it has to be read before the operation. */
 static xs_capture *remember(xs_db *db, Operation *op, slap_overinst *on)
 {
@@ -254,6 +299,7 @@ static xs_capture *remember(xs_db *db, Operation *op, slap_overinst *on)
 		note_uuid(c, e);
 		overlay_entry_release_ov(op, e, 0, on);
 	}
+	note_parents(c, op);
 	return c;
 }
 

@@ -2,8 +2,7 @@
 
 #include "shim.h"
 
-/* An arc that nobody else has: 2.25 with a random UUID (ITU-T X.667). */
-#define ARC "2.25.13638548069559681448616224610908982451"
+#define ARC XS_ARC
 
 static ConfigDriver directive;
 

@@ -161,6 +161,16 @@ int xs_reopen(xs_db *db, ConfigReply *reply)
 	return db_open(&be, reply);
 }
 
+/* What entries bear that met others. */
+static int register_attributes(void)
+{
+	AttributeDescription *ad = NULL;
+
+	return register_at("( " XS_ARC ".2.1 NAME 'xmppSyncConflict' DESC 'What became of the entry because it met another one' "
+		"EQUALITY caseIgnoreMatch SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 "
+		"NO-USER-MODIFICATION USAGE directoryOperation )", &ad, 0);
+}
+
 int xs_register(void)
 {
 	int rc;
@@ -184,6 +194,9 @@ int xs_register(void)
 	xmppsync.on_bi.bi_cf_ocs = xs_config_ocs;
 
 	rc = config_register_schema(xs_config, xs_config_ocs);
+	if (rc == 0) {
+		rc = register_attributes();
+	}
 	if (rc == 0) {
 		rc = overlay_register(&xmppsync);
 	}

@@ -13,6 +13,9 @@
 
 #include "xmppsync.h"
 
+/* An arc that nobody else has: 2.25 with a random UUID (ITU-T X.667). */
+#define XS_ARC "2.25.13638548069559681448616224610908982451"
+
 /* One configured database. Counted, because Rust's runtime and tasks waiting in slapd's pool may
  * outlive the overlay's instance in cn=config. */
 struct xs_db {

@@ -98,6 +98,11 @@ pub(crate) fn entry_key(uuid: &Uuid, packed: &Packed) -> EntryKey {
     key
 }
 
+/// Smaller than the key of every change of the entry.
+pub(crate) fn first_entry_key(uuid: &Uuid) -> EntryKey {
+    entry_key(uuid, &[0; 17])
+}
+
 /// Greater than the key of every change of the entry: no date is as late.
 pub(crate) fn last_entry_key(uuid: &Uuid) -> EntryKey {
     entry_key(uuid, &[0xff; 17])

@@ -3,7 +3,9 @@
 use crate::codec::{self, CodecError};
 use crate::error::JournalError;
 use crate::journal::Journal;
-use crate::key::{EntryKey, change_key, entry_key, entry_key_csn, last_entry_key, pack, unpack};
+use crate::key::{
+    EntryKey, change_key, entry_key, entry_key_csn, first_entry_key, last_entry_key, pack, unpack,
+};
 use crate::lost;
 use crate::store::{
     CHANGES, CHANGES_BY_ENTRY, LOST, MARK_DISPLACED, MARK_GLUE, MARK_PLACE, MARKS, MOVES, ORPHANS, Uuid,
@@ -13,16 +15,19 @@ use std::ops::Bound;
 use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Place};
 
 impl Journal {
-    /// The changes of an entry that are later than `after`, whoever made them, in the order of their CSNs: all that are in
+    /// The changes of an entry that are later than `after` (`None`: all), whoever made them, in the order of their CSNs: all that are in
     /// the file, also those beyond a hole, and those below the [`floor`](Self::floor) that were not trimmed yet.
     ///
     /// # Errors
     /// See [`Journal`].
-    pub fn later(&self, uuid: EntryUuid, after: Csn) -> Result<Vec<Change>, JournalError> {
+    pub fn later(&self, uuid: EntryUuid, after: Option<Csn>) -> Result<Vec<Change>, JournalError> {
         self.read(|transaction| {
             let changes = transaction.open_table(CHANGES)?;
             let index = transaction.open_table(CHANGES_BY_ENTRY)?;
-            let from = entry_key(uuid.as_bytes(), &pack(after));
+            let from = match after {
+                Some(after) => entry_key(uuid.as_bytes(), &pack(after)),
+                None => first_entry_key(uuid.as_bytes()),
+            };
             let last = last_entry_key(uuid.as_bytes());
             let range = (Bound::Excluded(&from), Bound::Included(&last));
             let later = index.range::<&EntryKey>(range)?.map(|item| {

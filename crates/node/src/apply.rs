@@ -3,11 +3,15 @@
 use crate::fail::{FailPoint, fail_point};
 use crate::host::{ContextCsnWrite, Failure, Outcome, Transaction};
 use crate::limits;
+use crate::merging::{self, Merged, Scratch};
 use crate::shared::{Incoming, Shared, inventory_record, lock};
 use std::sync::Arc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, warn};
 use xmppsync_journal::{Record, SetAside};
-use xmppsync_replica::{Change, Operation, Vector};
+use xmppsync_replica::{Change, EntryUuid, Operation, Vector};
+
+/// LDAP result "other".
+const OTHER: i32 = 80;
 
 /// Why the thread is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,14 +25,26 @@ pub(crate) enum Rest {
 }
 
 enum Attempt {
-    /// The first `count` are through; those at these indices were refused.
-    Committed { count: usize, refused: Vec<(usize, Failure)> },
+    Committed(Committed),
     /// The change at this index aborted the transaction.
     FailedAt(usize, Failure),
     /// The change at this index cannot be made inside of a transaction.
     AloneAt(usize),
     /// Failed for a reason that may pass; at the change with this index, if at one.
     Temporary(Option<usize>, Failure),
+}
+
+/// What a transaction led to.
+#[derive(Default)]
+struct Committed {
+    /// The first `count` are through; those at these indices were refused.
+    count: usize,
+    refused: Vec<(usize, Failure)>,
+    /// For the inventory.
+    records: Vec<Record>,
+    /// Entries for which others may have waited.
+    come: Vec<EntryUuid>,
+    scratch: Scratch,
 }
 
 /// What is left of the work after a failure that may pass.
@@ -42,34 +58,45 @@ struct Held {
 /// Applies what waits until nothing does or the host wants its thread back.
 pub(crate) fn run(shared: &Shared, transaction: &mut dyn Transaction) -> Rest {
     loop {
+        follow(shared, transaction);
         let work = lock(&shared.to_apply).take();
         if work.is_empty() {
             return Rest::Empty;
         }
-        let moved = work.iter().filter_map(Incoming::change).any(|change| makes_place(change));
         if let Err(held) = apply_all(shared, transaction, work) {
             return pause(shared, transaction, held);
         }
         lock(&shared.to_apply).temporary_failures = 0;
-        if moved {
-            retry_waiting(shared, transaction);
-        }
         if transaction.must_yield() {
             return if lock(&shared.to_apply).is_empty() { Rest::Empty } else { Rest::Yield };
         }
     }
 }
 
-/// Whether others may have waited for what this change brings.
-fn makes_place(change: &Change) -> bool {
-    !matches!(change.operation, Operation::Modify(_))
-}
-
-/// Whether another change may make this one possible. A late rename could undo one that was made meanwhile.
-fn waits(change: &Change, failure: &Failure) -> bool {
-    let is_state =
-        matches!(change.operation, Operation::Add(_) | Operation::Put(_) | Operation::Delete { .. });
-    failure.is_missing_entry() || (is_state && failure.is_in_the_way())
+/// What clients did may have freed names for others. Each step commits by itself.
+fn follow(shared: &Shared, transaction: &mut dyn Transaction) {
+    loop {
+        let Some((change, from)) = lock(&shared.to_apply).to_follow.pop_front() else { return };
+        let mut scratch = Scratch::default();
+        let vector = lock(&shared.vector).clone();
+        match merging::follow(shared, transaction, &mut scratch, &vector, &change, from.clone()) {
+            Ok(()) => scratch.commit(shared),
+            Err(Outcome::Temporary(failure)) => {
+                debug!(
+                    "what the {} of \"{}\" means waits: {failure}",
+                    change.operation.name(),
+                    change.operation.dn()
+                );
+                lock(&shared.to_apply).to_follow.push_front((change, from));
+                return;
+            }
+            Err(outcome) => warn!(
+                "a name that the {} of \"{}\" made free stays so: {outcome:?}",
+                change.operation.name(),
+                change.operation.dn()
+            ),
+        }
+    }
 }
 
 fn apply_all(
@@ -78,12 +105,15 @@ fn apply_all(
     mut work: Vec<Incoming>,
 ) -> Result<(), Held> {
     let mut end = work.len();
+    // The first one failed, and the rules for changes that meet have not been tried on it.
+    let mut careful = false;
     while !work.is_empty() {
-        match attempt(shared, transaction, &work[..end]) {
-            Attempt::Committed { count, refused } => {
-                write_down(shared, &work[..count], refused);
+        match attempt(shared, transaction, &work[..end], careful) {
+            Attempt::Committed(committed) => {
+                let count = committed.count;
+                write_down(shared, &work[..count], committed);
                 work.drain(..count);
-                end = work.len();
+                (end, careful) = (work.len(), false);
             }
             Attempt::FailedAt(index, _) if matches!(work[index], Incoming::New(_)) => {
                 // Known after all, or its parent is not: looked for like any other.
@@ -91,6 +121,7 @@ fn apply_all(
                     work[index] = Incoming::State(Arc::clone(entry));
                 }
             }
+            Attempt::FailedAt(0, _) if !careful => (end, careful) = (1, true),
             Attempt::FailedAt(0, failure) => {
                 // Nothing comes before it, so it is this one alone; it counts as seen, or the vector would
                 // never move again.
@@ -99,7 +130,7 @@ fn apply_all(
                     set_aside(shared, change, &failure);
                 }
                 incoming.advance(&mut lock(&shared.vector));
-                end = work.len();
+                (end, careful) = (work.len(), false);
             }
             // Those before it went well and are made again without it.
             Attempt::FailedAt(index, _) => end = index,
@@ -108,7 +139,7 @@ fn apply_all(
                     return Err(Held { rest: work, suspect: Some(0), failure });
                 }
                 work.remove(0);
-                end = work.len();
+                (end, careful) = (work.len(), false);
             }
             Attempt::AloneAt(index) => end = index,
             Attempt::Temporary(suspect, failure) => return Err(Held { rest: work, suspect, failure }),
@@ -118,64 +149,133 @@ fn apply_all(
 }
 
 /// The inventory first, then the vector: who reads the vector and then the inventory finds in it all that the vector covers.
-fn write_down(shared: &Shared, committed: &[Incoming], refused: Vec<(usize, Failure)>) {
+fn write_down(shared: &Shared, work: &[Incoming], committed: Committed) {
     fail_point(FailPoint::Applied);
-    let mut refused = refused.into_iter().peekable();
-    let mut records = Vec::new();
-    for (index, change) in committed.iter().map(Incoming::change).enumerate() {
-        let Some(change) = change else { continue };
-        match refused.next_if(|(at, _)| *at == index) {
-            Some((_, failure)) => set_aside(shared, change, &failure),
-            None => records.push(inventory_record(change)),
+    let Committed { refused, mut records, come, scratch, .. } = committed;
+    for (index, failure) in refused {
+        if let Some(change) = work.get(index).and_then(Incoming::change) {
+            set_aside(shared, change, &failure);
         }
     }
+    let waited =
+        work.iter().filter_map(Incoming::waited).filter(|change| !lock(&shared.to_apply).is_waiting(change));
+    for change in waited {
+        records.push(Record::ClearedAside(change.csn));
+        let (operation, dn) = (change.operation.name(), change.operation.dn());
+        debug!("{operation} of \"{dn}\" (CSN {}) was applied late", change.csn);
+    }
     shared.store.write(records);
-    let mut vector = lock(&shared.vector);
-    committed.iter().for_each(|incoming| incoming.advance(&mut vector));
+    scratch.commit(shared);
+    {
+        let mut vector = lock(&shared.vector);
+        work.iter().for_each(|incoming| incoming.advance(&mut vector));
+    }
+    lock(&shared.to_apply).release(&come);
 }
 
-fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]) -> Attempt {
+fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming], careful: bool) -> Attempt {
     let atomic = match transaction.begin() {
         Ok(atomic) => atomic,
         Err(failure) => return Attempt::Temporary(None, failure),
     };
     // Without transactions each change stands alone, so that a failed one takes no other with it.
-    let work = if atomic { work } else { &work[..1] };
+    let work = if atomic { work } else { &work[..work.len().min(1)] };
+    match attempt_in(shared, transaction, work, careful) {
+        Ok((committed, vector)) => {
+            fail_point(FailPoint::Applying);
+            match commit(transaction, &vector, atomic) {
+                Ok(()) => Attempt::Committed(committed),
+                Err(failure) => Attempt::Temporary(None, failure),
+            }
+        }
+        Err(failed) => {
+            transaction.abort();
+            failed
+        }
+    }
+}
+
+fn attempt_in(
+    shared: &Shared,
+    transaction: &mut dyn Transaction,
+    work: &[Incoming],
+    careful: bool,
+) -> Result<(Committed, Vector), Attempt> {
     let mut vector = lock(&shared.vector).clone();
-    let mut refused = Vec::new();
+    let mut done = Committed { count: work.len(), ..Committed::default() };
     for (index, incoming) in work.iter().enumerate() {
         incoming.advance(&mut vector);
         let Some(change) = incoming.change() else { continue };
         if is_outdated(shared, incoming) {
             continue;
         }
-        let outcome = match incoming {
+        let plain = match incoming {
+            _ if (careful && index == 0) || done.scratch.needs_rules(shared, incoming) => Outcome::Care,
             Incoming::New(entry) => transaction.add_new(entry),
             Incoming::State(state) => transaction.apply_state(state),
             _ => transaction.apply(change),
         };
-        match outcome {
-            Outcome::Applied => handle_deleted(shared, change),
-            Outcome::Refused(failure) => refused.push((index, failure)),
-            Outcome::Failed(failure) => {
-                transaction.abort();
-                return Attempt::FailedAt(index, failure);
+        match plain {
+            Outcome::Applied => {
+                done.records.push(inventory_record(change));
+                if let Operation::Delete { .. } = change.operation {
+                    done.scratch.handle_deleted(change);
+                }
             }
-            Outcome::Temporary(failure) => {
-                transaction.abort();
-                return Attempt::Temporary(Some(index), failure);
+            Outcome::Refused(failure) if !failure.is_missing_entry() => {
+                done.refused.push((index, failure));
+                continue;
             }
-            Outcome::Alone(_) => {
-                transaction.abort();
-                return Attempt::AloneAt(index);
+            Outcome::Care | Outcome::Refused(_) => {
+                match merging::apply(shared, transaction, &mut done.scratch, &vector, incoming) {
+                    Merged::Done => match merging::inventory(transaction, change) {
+                        Ok(record) => done.records.extend(record),
+                        Err(failure) => return Err(Attempt::Temporary(Some(index), failure)),
+                    },
+                    Merged::Waits(missing) => {
+                        wait_for(shared, change, missing, &mut done.records);
+                        continue;
+                    }
+                    Merged::Failed(outcome) => return Err(failed(index, outcome)),
+                }
             }
+            other => return Err(failed(index, other)),
+        }
+        handle_deleted(shared, change);
+        if !matches!(change.operation, Operation::Modify(_)) {
+            done.come.push(change.uuid);
         }
     }
-    fail_point(FailPoint::Applying);
-    match commit(transaction, &vector, atomic) {
-        Ok(()) => Attempt::Committed { count: work.len(), refused },
-        Err(failure) => Attempt::Temporary(None, failure),
+    Ok((done, vector))
+}
+
+/// What an outcome that ends the transaction means for the attempt.
+fn failed(index: usize, outcome: Outcome) -> Attempt {
+    match outcome {
+        Outcome::Alone(_) => Attempt::AloneAt(index),
+        Outcome::Failed(failure) | Outcome::Refused(failure) => Attempt::FailedAt(index, failure),
+        Outcome::Temporary(failure) => Attempt::Temporary(Some(index), failure),
+        Outcome::Applied | Outcome::Care => {
+            let text = "the rules for changes that meet ask for themselves".to_owned();
+            Attempt::FailedAt(index, Failure { result: OTHER, text })
+        }
     }
+}
+
+/// The change waits for an entry that is not here yet, or never will be.
+fn wait_for(shared: &Shared, change: &Arc<Change>, missing: EntryUuid, records: &mut Vec<Record>) {
+    let (csn, uuid, operation) = (change.csn, change.uuid, change.operation.name());
+    let reason = format!("it waits for the entry {missing}");
+    debug!("{operation} of \"{}\" (CSN {csn}): {reason}", change.operation.dn());
+    if lock(&shared.to_apply).waiting.push(missing, Arc::clone(change)) {
+        records.push(Record::Orphan(uuid));
+    } else {
+        warn!(
+            "{operation} of \"{}\" (entryUUID {uuid}, CSN {csn}) is set aside: {reason}, and too many do",
+            change.operation.dn()
+        );
+    }
+    records.push(Record::SetAside(SetAside { csn, uuid, reason }));
 }
 
 /// A state that a delete has overtaken.
@@ -184,11 +284,10 @@ fn is_outdated(shared: &Shared, incoming: &Incoming) -> bool {
     matches!(state.operation, Operation::Put(_)) && lock(&shared.captured).deleted.outdates(state)
 }
 
-/// What waits for an entry that is deleted must not bring it back, nor may what is on its way.
+/// A state that is on its way must not bring back what is deleted.
 fn handle_deleted(shared: &Shared, change: &Change) {
     if matches!(change.operation, Operation::Delete { .. }) {
         lock(&shared.captured).deleted.note(change);
-        lock(&shared.to_apply).waiting.retain(|waiting| waiting.uuid != change.uuid);
     }
 }
 
@@ -198,23 +297,51 @@ fn apply_alone(
     transaction: &mut dyn Transaction,
     incoming: &Incoming,
 ) -> Result<(), Failure> {
+    let (mut scratch, mut records) = (Scratch::default(), Vec::new());
     if let Some(change) = incoming.change() {
-        match transaction.apply(change) {
+        let plain = match scratch.needs_rules(shared, incoming) {
+            true => Outcome::Care,
+            false => transaction.apply(change),
+        };
+        let outcome = match plain {
+            Outcome::Care => {
+                let vector = lock(&shared.vector).clone();
+                match merging::apply(shared, transaction, &mut scratch, &vector, incoming) {
+                    Merged::Done => Outcome::Applied,
+                    Merged::Waits(missing) => {
+                        wait_for(shared, change, missing, &mut records);
+                        Outcome::Applied
+                    }
+                    Merged::Failed(outcome) => outcome,
+                }
+            }
+            Outcome::Applied => {
+                scratch.handle_deleted(change);
+                Outcome::Applied
+            }
+            plain => plain,
+        };
+        match outcome {
             Outcome::Applied => {
                 handle_deleted(shared, change);
-                shared.store.write(vec![inventory_record(change)]);
+                records.extend(merging::inventory(transaction, change)?);
             }
             Outcome::Refused(failure) | Outcome::Failed(failure) | Outcome::Alone(failure) => {
                 set_aside(shared, change, &failure);
             }
             Outcome::Temporary(failure) => return Err(failure),
+            Outcome::Care => {}
         }
     }
+    shared.store.write(records);
+    scratch.commit(shared);
     let vector = {
         let mut vector = lock(&shared.vector);
         incoming.advance(&mut vector);
         vector.clone()
     };
+    let come: Vec<EntryUuid> = incoming.change().map(|change| change.uuid).into_iter().collect();
+    lock(&shared.to_apply).release(&come);
     // Where that fails, the next transaction stores it.
     let _ = transaction.write_context_csn(&vector);
     Ok(())
@@ -235,9 +362,6 @@ fn set_aside(shared: &Shared, change: &Arc<Change>, failure: &Failure) {
     shared.store.write(vec![Record::SetAside(SetAside { csn, uuid, reason: failure.to_string() })]);
     let mut to_apply = lock(&shared.to_apply);
     to_apply.set_aside += 1;
-    if waits(change, failure) && to_apply.waiting.len() < limits::WAITING_CHANGES_MAX {
-        to_apply.waiting.push_back(Arc::clone(change));
-    }
     let total = to_apply.set_aside;
     drop(to_apply);
     error!(
@@ -247,49 +371,6 @@ fn set_aside(shared: &Shared, change: &Arc<Change>, failure: &Failure) {
         change.uuid,
         change.csn,
     );
-}
-
-/// What a change waited for may have come or gone by now; and one may have waited for another.
-fn retry_waiting(shared: &Shared, transaction: &mut dyn Transaction) {
-    while retry_each(shared, transaction) && !transaction.must_yield() {}
-}
-
-/// Whether one was applied.
-fn retry_each(shared: &Shared, transaction: &mut dyn Transaction) -> bool {
-    let (count, mut any) = (lock(&shared.to_apply).waiting.len(), false);
-    for _ in 0..count {
-        // One at a time: what is taken out is lost if anything goes wrong in between.
-        let Some(change) = lock(&shared.to_apply).waiting.pop_front() else { break };
-        let applied = apply_one(transaction, &change);
-        any |= applied;
-        if applied {
-            lock(&shared.to_apply).set_aside -= 1;
-            shared.store.write(vec![Record::ClearedAside(change.csn), inventory_record(&change)]);
-            let (operation, dn) = (change.operation.name(), change.operation.dn());
-            info!("{operation} of \"{dn}\" (CSN {}) was applied late", change.csn);
-        } else {
-            transaction.abort();
-            lock(&shared.to_apply).waiting.push_back(change);
-        }
-        if transaction.must_yield() {
-            break;
-        }
-    }
-    any
-}
-
-fn apply_one(transaction: &mut dyn Transaction, change: &Change) -> bool {
-    if transaction.begin().is_err() {
-        return false;
-    }
-    match transaction.apply(change) {
-        Outcome::Applied => transaction.commit().is_ok(),
-        Outcome::Alone(_) => {
-            transaction.abort();
-            transaction.apply(change) == Outcome::Applied
-        }
-        _ => false,
-    }
 }
 
 /// The database cannot take changes now: they wait. A change that fails again and again is given up only when the

@@ -226,11 +226,4 @@ impl Failure {
         const REFERRAL: i32 = 10; // what back-mdb answers for a missing entry
         matches!(self.result, NO_SUCH_OBJECT | REFERRAL)
     }
-
-    /// notAllowedOnNonLeaf, entryAlreadyExists: another entry is in the way, and may go.
-    pub(crate) fn is_in_the_way(&self) -> bool {
-        const NOT_ALLOWED_ON_NON_LEAF: i32 = 66;
-        const ENTRY_ALREADY_EXISTS: i32 = 68;
-        matches!(self.result, NOT_ALLOWED_ON_NON_LEAF | ENTRY_ALREADY_EXISTS)
-    }
 }

@@ -29,6 +29,7 @@ mod known;
 pub mod limits;
 mod load;
 mod members;
+mod merging;
 mod opening;
 mod outgoing;
 mod reads;

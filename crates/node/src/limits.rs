@@ -139,3 +139,9 @@ pub const OFFERS_MAX: usize = 16;
 pub const STATES_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Deletes that are remembered so that an older state does not bring the entry back.
 pub const RECENT_DELETES_MAX: usize = 10_000;
+/// How long a transaction waits for what the journal knows of an entry.
+pub const HISTORY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a transaction waits for a client's write that is committed to be told: so often,
+pub const CLIENT_TRIES: u32 = 100;
+/// and so long each time.
+pub const CLIENT_PAUSE: Duration = Duration::from_micros(200);

@@ -5,7 +5,7 @@ use crate::fail::{FailPoint, fail_point};
 use crate::host::Database;
 use crate::limits;
 use crate::replica::ReplicaConfig;
-use crate::shared::{Shared, inventory_record, lock};
+use crate::shared::{Shared, inventory_record, lock, place_record};
 use crate::store::Ticket;
 use crate::stored::{Place, StoredMessages};
 use std::collections::VecDeque;
@@ -120,19 +120,19 @@ impl Outgoing {
     }
 
     /// First into the journal: who loses power after a change was sent must still know of it.
-    fn write_down(&mut self, released: Vec<Change>, shared: &Shared) {
-        let (Some(first), Some(last)) = (released.first(), released.last()) else { return };
+    fn write_down(&mut self, changes: Vec<Arc<Change>>, shared: &Shared) {
+        let (Some(first), Some(last)) = (changes.first(), changes.last()) else { return };
         fail_point(FailPoint::Captured);
         let (first, last) = (first.csn, last.csn);
         self.released = Some((self.released.map_or(first, |(first, _)| first), last));
         lock(&shared.vector).advance(last);
         let seq = self.outbox.last() + self.unwritten.len() as u64 + 1;
-        let changes: Vec<Arc<Change>> = released.into_iter().map(Arc::new).collect();
         let records = (seq..).zip(&changes).flat_map(|(seq, change)| {
-            let inventory = inventory_record(change);
-            [Record::Change { boot: self.outbox.boot(), seq, change: Arc::clone(change) }, inventory]
+            let written = Record::Change { boot: self.outbox.boot(), seq, change: Arc::clone(change) };
+            [written, inventory_record(change)].into_iter().chain(place_record(change))
         });
         let ticket = shared.store.write(records.chain([Record::Head(last)]).collect());
+        lock(&shared.captured).handle_written(last);
         self.unwritten.extend(changes.into_iter().map(|change| (ticket, change)));
         self.hand_to_outbox(shared);
     }

@@ -6,6 +6,7 @@ use crate::driver::{Command, Driver};
 use crate::host::{ContextCsnWrite, Database, Generation, Opening, Reader, Transaction};
 use crate::hub::{Hub, HubError};
 use crate::limits;
+use crate::merging::Names;
 use crate::opening::{self, OpeningError};
 use crate::shared::{Shared, lock};
 use crate::snapshot;
@@ -138,9 +139,23 @@ impl Replica {
         let clock = LocalClock::new(config.max_drift);
         // Later than all that was found.
         clock.observe([opening.new_csn().map_err(OpeningError::from)?]);
+        let names =
+            journal.as_ref().map(Names::read).transpose().map_err(OpeningError::from)?.unwrap_or_default();
         let (vector, unseen) = (found.vector.clone(), Arc::new(Mutex::new(found.unseen.clone())));
         let store = Store::start(journal, store, &vector, &unseen, Arc::clone(database), Arc::clone(&wake))?;
-        Ok((Arc::new(Shared::new(clock, vector, unseen, store, Arc::clone(database), wake)), found))
+        Ok((
+            Arc::new(Shared::new(
+                clock,
+                config.server_id,
+                names,
+                vector,
+                unseen,
+                store,
+                Arc::clone(database),
+                wake,
+            )),
+            found,
+        ))
     }
 
     /// The database is served: joins the others.
@@ -162,20 +177,21 @@ impl Replica {
         self.shared.clock.mint(wall)
     }
 
-    /// A change of a client was committed.
-    pub fn captured(&self, change: Change) {
-        lock(&self.shared.captured).push(change);
+    /// A change of a client was committed. `old_parent`: the parent that the entry of a delete or rename had before.
+    pub fn captured(&self, change: Change, old_parent: Option<EntryUuid>) {
+        self.shared.handle_captured((change, old_parent));
         self.shared.wake.notify_one();
     }
 
     /// A part of an LDAP transaction went well; it is not committed yet.
-    pub fn captured_in_transaction(&self, transaction: usize, change: Change) {
-        lock(&self.shared.captured).push_part(transaction, change);
+    pub fn captured_in_transaction(&self, transaction: usize, change: Change, old_parent: Option<EntryUuid>) {
+        lock(&self.shared.captured).push_part(transaction, (change, old_parent));
     }
 
     /// The LDAP transaction is committed, or nothing of it happened.
     pub fn transaction_ended(&self, transaction: usize, committed: bool) {
-        lock(&self.shared.captured).end_transaction(transaction, committed);
+        let parts = lock(&self.shared.captured).end_transaction(transaction, committed);
+        parts.into_iter().for_each(|part| self.shared.handle_captured(part));
         self.shared.wake.notify_one();
     }
 

@@ -5,16 +5,17 @@ use crate::files::Offers;
 use crate::host::Database;
 use crate::limits;
 use crate::load::Loading;
+use crate::merging::Names;
 use crate::reads::Reads;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use xmppsync_journal::Record;
 use xmppsync_journal::limits::SET_ASIDES_MAX;
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Unseen, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Place, ServerId, Unseen, Vector, names};
 
 /// Key of an LDAP transaction: the host's address of its connection.
 pub(crate) type TransactionKey = usize;
@@ -23,6 +24,9 @@ pub(crate) struct Shared {
     pub(crate) captured: Mutex<Captured>,
     pub(crate) to_apply: Mutex<ToApply>,
     pub(crate) clock: LocalClock,
+    /// This server's own changes bear its serverID.
+    pub(crate) own: ServerId,
+    pub(crate) names: Mutex<Names>,
     /// How far this replica has come; what contextCSN shows.
     pub(crate) vector: Mutex<Vector>,
     /// What of that was not seen. It grows before the vector does.
@@ -42,6 +46,8 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         clock: LocalClock,
+        own: ServerId,
+        names: Names,
         vector: Vector,
         unseen: Arc<Mutex<Unseen>>,
         store: Store,
@@ -52,6 +58,8 @@ impl Shared {
             captured: Mutex::default(),
             to_apply: Mutex::default(),
             clock,
+            own,
+            names: Mutex::new(names),
             vector: Mutex::new(vector),
             unseen,
             dataset: Mutex::default(),
@@ -118,6 +126,29 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// A client's change was committed.
+    pub(crate) fn handle_captured(&self, (change, old_parent): Part) {
+        let Some(change) = lock(&self.captured).push(change) else { return };
+        let may_matter = match &change.operation {
+            Operation::ModifyDn { .. } => change.parent.is_some() || !lock(&self.names).is_tidy(),
+            Operation::Delete { .. } => !lock(&self.names).is_tidy(),
+            _ => false,
+        };
+        if let Some(parent) = old_parent.filter(|_| may_matter) {
+            let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
+            lock(&self.to_apply).to_follow.push_back((change, Place { parent, rdn }));
+        }
+    }
+}
+
+/// Where a deleted entry was, should it be needed again because of a child.
+pub(crate) fn place_record(change: &Change) -> Option<Record> {
+    let Operation::Delete { dn } = &change.operation else { return None };
+    let rdn = names::intended(names::split(dn).0).into_owned();
+    change.parent.map(|parent| Record::Place { uuid: change.uuid, place: Place { parent, rdn } })
+}
+
 /// What a change that is in the database means for the inventory.
 pub(crate) fn inventory_record(change: &Change) -> Record {
     let Change { csn, uuid, operation, .. } = change;
@@ -132,12 +163,17 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A change of a client, and the parent that its entry had before, where that matters.
+pub(crate) type Part = (Change, Option<EntryUuid>);
+
 #[derive(Default)]
 pub(crate) struct Captured {
-    changes: Vec<Change>,
+    changes: Vec<Arc<Change>>,
+    /// What is not on its way into the journal yet, whoever has it.
+    unwritten: BTreeMap<Csn, Arc<Change>>,
     bytes: usize,
     /// Parts of LDAP transactions that are not committed yet.
-    transactions: HashMap<TransactionKey, Vec<Change>>,
+    transactions: HashMap<TransactionKey, Vec<Part>>,
     /// The latest change that was dropped because too many waited.
     overflow: Option<Csn>,
     /// What the dropped changes mean for the inventory.
@@ -173,6 +209,11 @@ impl RecentDeletes {
         }
     }
 
+    /// When the entry was deleted, if that was lately.
+    pub(crate) fn get(&self, uuid: EntryUuid) -> Option<Csn> {
+        self.csns.get(&uuid).copied()
+    }
+
     /// Whether the entry was deleted after it was in this state.
     pub(crate) fn outdates(&self, state: &Change) -> bool {
         self.csns.get(&state.uuid).is_some_and(|csn| *csn >= state.csn)
@@ -181,7 +222,7 @@ impl RecentDeletes {
 
 /// What the driver took over in one go.
 pub(crate) struct Taken {
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<Arc<Change>>,
     pub(crate) overflow: Option<Csn>,
     pub(crate) skipped: Vec<Record>,
 }
@@ -193,33 +234,49 @@ impl Captured {
         *self = Captured { closed: true, missed, ..Captured::default() };
     }
 
-    pub(crate) fn push(&mut self, change: Change) {
+    /// Returns the change, if it is taken.
+    pub(crate) fn push(&mut self, change: Change) -> Option<Arc<Change>> {
         if self.closed {
             self.missed = true;
-            return;
+            return None;
         }
         self.deleted.note(&change);
         let size = change.size();
         if self.bytes + size > limits::CAPTURED_BYTES_MAX {
             self.overflow = self.overflow.max(Some(change.csn));
             self.skipped.push(inventory_record(&change));
-            return;
+            return None;
         }
         self.bytes += size;
-        self.changes.push(change);
+        let change = Arc::new(change);
+        self.unwritten.insert(change.csn, Arc::clone(&change));
+        self.changes.push(Arc::clone(&change));
+        Some(change)
     }
 
-    pub(crate) fn push_part(&mut self, transaction: TransactionKey, change: Change) {
+    /// Everything up to this CSN is on its way into the journal.
+    pub(crate) fn handle_written(&mut self, csn: Csn) {
+        while self.unwritten.first_key_value().is_some_and(|(first, _)| *first <= csn) {
+            self.unwritten.pop_first();
+        }
+    }
+
+    /// The changes of this entry after `csn` that the journal does not know of yet.
+    pub(crate) fn later(&self, uuid: EntryUuid, after: Option<Csn>) -> Vec<Arc<Change>> {
+        let later =
+            |change: &&Arc<Change>| change.uuid == uuid && after.is_none_or(|after| change.csn > after);
+        self.unwritten.values().filter(later).cloned().collect()
+    }
+
+    pub(crate) fn push_part(&mut self, transaction: TransactionKey, part: Part) {
         if !self.closed {
-            self.transactions.entry(transaction).or_default().push(change);
+            self.transactions.entry(transaction).or_default().push(part);
         }
     }
 
-    pub(crate) fn end_transaction(&mut self, transaction: TransactionKey, committed: bool) {
-        let parts = self.transactions.remove(&transaction).unwrap_or_default();
-        if committed {
-            parts.into_iter().for_each(|part| self.push(part));
-        }
+    /// The parts of a transaction, if it was committed.
+    pub(crate) fn end_transaction(&mut self, transaction: TransactionKey, committed: bool) -> Vec<Part> {
+        self.transactions.remove(&transaction).filter(|_| committed).unwrap_or_default()
     }
 
     pub(crate) fn take(&mut self) -> Taken {
@@ -248,7 +305,7 @@ impl Captured {
 
     /// CSNs of parts whose transaction has not ended: slapd may have struck them off already.
     pub(crate) fn pending(&self) -> impl Iterator<Item = Csn> + '_ {
-        self.transactions.values().flatten().map(|part| part.csn)
+        self.transactions.values().flatten().map(|(change, _)| change.csn)
     }
 }
 
@@ -261,6 +318,8 @@ pub(crate) enum Incoming {
     State(Arc<Change>),
     /// The same for an entry that is not in the database, as far as is known.
     New(Arc<Change>),
+    /// A change whose turn is over, and that waited for another entry since.
+    Waited(Arc<Change>),
     /// Everything up to here is in the database with what came before.
     Reached(Vector),
 }
@@ -268,14 +327,20 @@ pub(crate) enum Incoming {
 impl Incoming {
     pub(crate) fn size(&self) -> usize {
         match self {
-            Incoming::Change(change) | Incoming::State(change) | Incoming::New(change) => change.size(),
+            Incoming::Change(change)
+            | Incoming::State(change)
+            | Incoming::New(change)
+            | Incoming::Waited(change) => change.size(),
             Incoming::Reached(_) => 0,
         }
     }
 
     pub(crate) fn change(&self) -> Option<&Arc<Change>> {
         match self {
-            Incoming::Change(change) | Incoming::State(change) | Incoming::New(change) => Some(change),
+            Incoming::Change(change)
+            | Incoming::State(change)
+            | Incoming::New(change)
+            | Incoming::Waited(change) => Some(change),
             Incoming::Reached(_) => None,
         }
     }
@@ -283,8 +348,19 @@ impl Incoming {
     /// The latest CSN that comes into the database with it.
     pub(crate) fn latest(&self) -> Option<Csn> {
         match self {
-            Incoming::Change(change) | Incoming::State(change) | Incoming::New(change) => Some(change.csn),
+            Incoming::Change(change)
+            | Incoming::State(change)
+            | Incoming::New(change)
+            | Incoming::Waited(change) => Some(change.csn),
             Incoming::Reached(reached) => reached.iter().max(),
+        }
+    }
+
+    /// A change that waited.
+    pub(crate) fn waited(&self) -> Option<&Arc<Change>> {
+        match self {
+            Incoming::Waited(change) => Some(change),
+            _ => None,
         }
     }
 
@@ -292,7 +368,7 @@ impl Incoming {
     pub(crate) fn advance(&self, vector: &mut Vector) {
         match self {
             Incoming::Change(change) => vector.advance(change.csn),
-            Incoming::State(_) | Incoming::New(_) => {}
+            Incoming::State(_) | Incoming::New(_) | Incoming::Waited(_) => {}
             Incoming::Reached(reached) => reached.iter().for_each(|csn| vector.advance(csn)),
         }
     }
@@ -313,8 +389,47 @@ pub(crate) struct ToApply {
     paused_until: Option<Instant>,
     /// Attempts at the front of the queue that failed for a reason that may pass.
     pub(crate) temporary_failures: u32,
-    pub(crate) waiting: VecDeque<Arc<Change>>,
+    pub(crate) waiting: Waiting,
     pub(crate) set_aside: u64,
+    /// Changes, or parts of them, that have no effect because of others.
+    pub(crate) conflicts: u64,
+    /// Deletes and renames of clients, with where their entries were: others may have waited for their names.
+    pub(crate) to_follow: VecDeque<(Arc<Change>, Place)>,
+}
+
+/// Changes that wait for another entry to come.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    by_entry: BTreeMap<EntryUuid, Vec<Arc<Change>>>,
+    csns: HashSet<Csn>,
+}
+
+impl Waiting {
+    /// `false`: too many wait.
+    pub(crate) fn push(&mut self, missing: EntryUuid, change: Arc<Change>) -> bool {
+        let has_room = self.csns.len() < limits::WAITING_CHANGES_MAX;
+        if has_room && self.csns.insert(change.csn) {
+            self.by_entry.entry(missing).or_default().push(change);
+        }
+        has_room
+    }
+
+    /// Those that wait for one of these entries, in the order of their CSNs.
+    pub(crate) fn take(&mut self, come: impl Iterator<Item = EntryUuid>) -> Vec<Arc<Change>> {
+        let mut taken: Vec<Arc<Change>> =
+            come.filter_map(|uuid| self.by_entry.remove(&uuid)).flatten().collect();
+        self.csns.retain(|csn| !taken.iter().any(|change| change.csn == *csn));
+        taken.sort_by_key(|change| change.csn);
+        taken
+    }
+
+    pub(crate) fn contains(&self, csn: Csn) -> bool {
+        self.csns.contains(&csn)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.csns.is_empty()
+    }
 }
 
 impl ToApply {
@@ -360,7 +475,20 @@ impl ToApply {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.to_follow.is_empty()
+    }
+
+    /// These entries have come: what waited for them is next.
+    pub(crate) fn release(&mut self, come: &[EntryUuid]) {
+        if !self.waiting.is_empty() {
+            let waited = self.waiting.take(come.iter().copied());
+            self.put_back(waited.into_iter().map(Incoming::Waited).collect());
+        }
+    }
+
+    /// Whether the change waits for another entry.
+    pub(crate) fn is_waiting(&self, change: &Change) -> bool {
+        self.waiting.contains(change.csn)
     }
 
     /// The task that applied changes failed in a way that nobody foresaw. What it held is lost, so nothing that
@@ -369,6 +497,8 @@ impl ToApply {
         *self = ToApply {
             waiting: std::mem::take(&mut self.waiting),
             set_aside: self.set_aside,
+            conflicts: self.conflicts,
+            to_follow: std::mem::take(&mut self.to_follow),
             lost: true,
             losses: self.losses + 1,
             pause: Some(limits::PANIC_PAUSE),
@@ -393,7 +523,7 @@ impl ToApply {
 
     /// Nothing waits and nothing is being applied: the vector is up to date.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && !self.running
+        self.is_empty() && !self.running
     }
 
     /// The end of the pause that the database wants; the first call begins it.

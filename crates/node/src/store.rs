@@ -177,6 +177,27 @@ impl Store {
         answered
     }
 
+    /// As [`ask`](Self::ask), and waits for the answer. `Ok(None)`: there is no journal, or it is not whole yet.
+    pub(crate) fn ask_now<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
+        patience: Duration,
+    ) -> Result<Option<T>, RecvTimeoutError> {
+        let (answer, answered) = mpsc::channel();
+        let question: Question = Box::new(move |journal| {
+            let _ = answer.send(question(journal)?);
+            Ok(())
+        });
+        if let Some(jobs) = lock(&self.jobs).as_ref() {
+            let _ = jobs.send(Job::Ask(question));
+        }
+        match answered.recv_timeout(patience) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(timeout) => Err(timeout),
+        }
+    }
+
     /// What the absent peers lack is kept as long as there is room.
     pub(crate) fn set_needed(&self, needed: Vec<(BareJid, Vector)>) {
         *lock(&self.state.needed) = needed;

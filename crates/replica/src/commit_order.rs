@@ -2,6 +2,7 @@
 
 use crate::{Change, Csn};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Holds the local changes back until every earlier one is known.
 ///
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 /// before a change of the first round is then either pushed or pending.
 #[derive(Debug, Default)]
 pub struct CommitOrder {
-    held: BTreeMap<Csn, Change>,
+    held: BTreeMap<Csn, Arc<Change>>,
     released: Option<Csn>,
 }
 
@@ -21,7 +22,8 @@ impl CommitOrder {
     ///
     /// # Errors
     /// Its CSN, when another change had it; the first is kept.
-    pub fn push(&mut self, change: Change) -> Result<(), Csn> {
+    pub fn push(&mut self, change: impl Into<Arc<Change>>) -> Result<(), Csn> {
+        let change = change.into();
         let csn = change.csn;
         if self.released == Some(csn) || self.held.contains_key(&csn) {
             return Err(csn);
@@ -42,7 +44,7 @@ impl CommitOrder {
 
     /// Gives out, in order, the changes up to `limit` before which nothing is `pending` that is not
     /// known. `limit` is [`latest`](Self::latest) as it was before `pending` was read.
-    pub fn release(&mut self, limit: Csn, pending: &[Csn]) -> Vec<Change> {
+    pub fn release(&mut self, limit: Csn, pending: &[Csn]) -> Vec<Arc<Change>> {
         let unknown =
             |csn: &&Csn| !self.held.contains_key(csn) && self.released.is_none_or(|last| **csn > last);
         let barrier = pending.iter().filter(unknown).min().copied();
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
     use crate::testing::{csn, delete};
 
-    fn seconds(changes: &[Change]) -> Vec<Csn> {
+    fn seconds(changes: &[Arc<Change>]) -> Vec<Csn> {
         changes.iter().map(|change| change.csn).collect()
     }
 

@@ -13,4 +13,5 @@ mod words;
 
 pub use apply::{Applied, apply, follow};
 pub use tree::{Attributes, Node, Schema, Tree};
+pub use values::is_stamp;
 pub use words::{Lost, Move, Place};

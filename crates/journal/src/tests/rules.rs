@@ -55,7 +55,7 @@ pub(super) fn assert_indexed(journal: &Journal, entries: impl Iterator<Item = u6
     assert_eq!(changes, indexed);
     let mut found = 0;
     for entry in entries {
-        let later = journal.later(uuid(entry), begin).unwrap();
+        let later = journal.later(uuid(entry), Some(begin)).unwrap();
         assert!(later.is_sorted_by(|a, b| a.csn < b.csn));
         for change in later {
             assert_eq!(change.uuid, uuid(entry));
@@ -134,7 +134,7 @@ proptest! {
             model.iter().filter(|(csn, of)| **csn > after && **of == entry).map(|(csn, _)| *csn).collect();
         drop(journal);
         let (journal, _) = Journal::open(dir.path(), SUFFIX).unwrap();
-        let later = journal.later(uuid(entry), after).unwrap();
+        let later = journal.later(uuid(entry), Some(after)).unwrap();
         prop_assert_eq!(later.iter().map(|change| change.csn).collect::<Vec<_>>(), expected);
     }
 
@@ -203,12 +203,12 @@ fn later_changes_are_given_beyond_a_hole_and_of_every_origin() {
     journal.write(&[change(csn(1, 1), 1), change(csn(3, 2), 1), Record::Head(csn(1, 1))]).unwrap();
     journal.write(&[change(csn(2, 3), 1), change(csn(2, 1), 2)]).unwrap();
     let later = |entry, after| -> Vec<Csn> {
-        journal.later(uuid(entry), after).unwrap().iter().map(|change| change.csn).collect()
+        journal.later(uuid(entry), Some(after)).unwrap().iter().map(|change| change.csn).collect()
     };
     assert_eq!(later(1, csn(1, 1)), [csn(2, 3), csn(3, 2)]);
     assert_eq!(later(1, csn(3, 2)), []);
     assert_eq!(later(2, csn(1, 1)), [csn(2, 1)]);
-    assert_eq!(journal.later(uuid(2), csn(1, 1)).unwrap()[0].parent, Some(uuid(1)));
+    assert_eq!(journal.later(uuid(2), Some(csn(1, 1))).unwrap()[0].parent, Some(uuid(1)));
 }
 
 #[test]

@@ -38,8 +38,8 @@ pub(crate) fn attributes(change: &Change) -> Vec<String> {
     found
 }
 
-/// entryCSN, modifiersName, modifyTimestamp.
-pub(crate) fn is_stamp(name: &str) -> bool {
+/// Whether the attribute tells who changed the entry last, and when: entryCSN, modifiersName, modifyTimestamp.
+pub fn is_stamp(name: &str) -> bool {
     ["entryCSN", "modifiersName", "modifyTimestamp"].iter().any(|stamp| stamp.eq_ignore_ascii_case(name))
 }
 

@@ -1,0 +1,177 @@
+//! Changes that meet others: the rules of [`merge`] at work on the host's database, inside of the transaction that applies.
+
+mod names;
+mod tree;
+
+pub(crate) use names::Names;
+
+use crate::host::{Failure, Outcome, Transaction};
+use crate::shared::{Incoming, Shared, lock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tracing::{info, warn};
+use tree::HostTree;
+use xmppsync_journal::Record;
+use xmppsync_replica::merge::{self, Applied};
+use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Operation, Place, Vector};
+
+/// What the open transaction has led to beside the database. It counts when that is committed.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// What is written to the journal.
+    records: Vec<Record>,
+    /// What is remembered from then on, if that changed.
+    names: Option<Names>,
+    /// Entries that were deleted in this transaction.
+    gone: BTreeMap<EntryUuid, Csn>,
+    /// Where they were.
+    places: BTreeMap<EntryUuid, Place>,
+    lost: Vec<Lost>,
+}
+
+/// What became of a change that needed care.
+pub(crate) enum Merged {
+    Done,
+    /// It has to wait for this entry.
+    Waits(EntryUuid),
+    /// As the outcome of a plain attempt.
+    Failed(Outcome),
+}
+
+impl Scratch {
+    /// A plain delete was made, and its entry was where the change says.
+    pub(crate) fn handle_deleted(&mut self, change: &Change) {
+        self.gone.insert(change.uuid, change.csn);
+        if let Some(parent) = change.parent {
+            let rdn = xmppsync_replica::names::split(change.operation.dn()).0.to_owned();
+            self.place(change.uuid, Place { parent, rdn });
+        }
+    }
+
+    /// Whether something is known of the entry, or of others that wait for a name or a parent, that a plain attempt would not look at.
+    pub(crate) fn needs_rules(&self, shared: &Shared, incoming: &Incoming) -> bool {
+        let Some(change) = incoming.change() else { return false };
+        let known = lock(&shared.names);
+        let names = self.names.as_ref().unwrap_or(&known);
+        match change.operation {
+            Operation::Delete { .. } => !names.is_tidy(),
+            Operation::Add(_) | Operation::Put(_) => names.orphans.contains(&change.uuid),
+            _ => false,
+        }
+    }
+
+    fn place(&mut self, uuid: EntryUuid, place: Place) {
+        self.records.push(Record::Place { uuid, place: place.clone() });
+        self.places.insert(uuid, place);
+    }
+
+    /// The transaction is committed.
+    pub(crate) fn commit(self, shared: &Shared) {
+        if !self.records.is_empty() {
+            shared.store.write(self.records);
+        }
+        if let Some(names) = self.names {
+            *lock(&shared.names) = names;
+        }
+        for lost in &self.lost {
+            tell(lost);
+        }
+        lock(&shared.to_apply).conflicts += self.lost.len() as u64;
+    }
+}
+
+fn tell(lost: &Lost) {
+    let Lost { csn, uuid, against, attribute, .. } = lost;
+    match attribute.as_str() {
+        "dn" => warn!(
+            "conflict: a change of the entry {uuid} (CSN {csn}, of server {}) has no effect because of a later rename or a \
+             delete (CSN {against})",
+            csn.server_id()
+        ),
+        _ => info!(
+            "conflict: values of {attribute} in the entry {uuid} (CSN {csn}, of server {}) were replaced by later ones (CSN \
+             {against})",
+            csn.server_id()
+        ),
+    }
+}
+
+/// Brings a change into the database by the rules. `applied`: what is in it already.
+pub(crate) fn apply(
+    shared: &Shared,
+    transaction: &mut dyn Transaction,
+    scratch: &mut Scratch,
+    applied: &Vector,
+    incoming: &Incoming,
+) -> Merged {
+    let Some(change) = incoming.change() else { return Merged::Done };
+    let placed = match with_parent(transaction, incoming) {
+        Ok(Some(placed)) => placed,
+        Ok(None) => return Merged::Done,
+        Err(failure) => return Merged::Failed(Outcome::Failed(failure)),
+    };
+    let records = scratch.records.len();
+    let mut tree = HostTree::new(shared, transaction, scratch, applied, change);
+    match merge::apply(&mut tree, &placed) {
+        Ok(Applied::Done) => {
+            if let Operation::Delete { .. } = change.operation {
+                scratch.gone.insert(change.uuid, change.csn);
+            }
+            Merged::Done
+        }
+        Ok(Applied::Waits(uuid)) => {
+            scratch.records.truncate(records);
+            Merged::Waits(uuid)
+        }
+        Err(outcome) => Merged::Failed(outcome),
+    }
+}
+
+/// A state that a comparison or a load brought names its parent by the DN only. `None`: the entry is in this state or a later one.
+fn with_parent(
+    transaction: &mut dyn Transaction,
+    incoming: &Incoming,
+) -> Result<Option<Arc<Change>>, Failure> {
+    let change = match incoming {
+        Incoming::State(state) | Incoming::New(state) => state,
+        Incoming::Change(change) | Incoming::Waited(change) => return Ok(Some(Arc::clone(change))),
+        Incoming::Reached(_) => return Ok(None),
+    };
+    if transaction
+        .read_entry(&change.uuid)?
+        .is_some_and(|entry| entry.csn >= change.csn && !tree::is_glue(&entry))
+    {
+        return Ok(None);
+    }
+    if change.parent.is_some() || !matches!(change.operation, Operation::Put(_)) {
+        return Ok(Some(Arc::clone(change)));
+    }
+    let parent = transaction.find(xmppsync_replica::names::split(change.operation.dn()).1);
+    Ok(Some(Arc::new(Change { parent, ..Change::clone(change) })))
+}
+
+/// Does what a change means that a client made here.
+pub(crate) fn follow(
+    shared: &Shared,
+    transaction: &mut dyn Transaction,
+    scratch: &mut Scratch,
+    applied: &Vector,
+    change: &Arc<Change>,
+    from: Place,
+) -> Result<(), Outcome> {
+    let mut tree = HostTree::new(shared, transaction, scratch, applied, change);
+    merge::follow(&mut tree, change, from)
+}
+
+/// What a change that went through the rules means for the inventory. Of an entry that is deleted nothing but that is told.
+pub(crate) fn inventory(
+    transaction: &mut dyn Transaction,
+    change: &Change,
+) -> Result<Option<Record>, Failure> {
+    let Change { csn, uuid, operation, .. } = change;
+    if let Operation::Delete { .. } = operation {
+        return Ok(Some(Record::Gone { uuid: *uuid, csn: *csn, at: crate::store::now() }));
+    }
+    let entry = transaction.read_entry(uuid)?.filter(|entry| !tree::is_glue(entry));
+    Ok(entry.map(|entry| Record::Put { uuid: *uuid, csn: entry.csn }))
+}
