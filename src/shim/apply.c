@@ -489,7 +489,8 @@ static int needs_care(xs_op *x, const xs_change *change, const target *t, int th
 	case XS_ADD:
 		return t->glue;
 	default:
-		return 1;
+		/* A move has its place among all moves. */
+		return t->glue || t->elsewhere || later(t, change) || change->new_superior.ptr != NULL;
 	}
 }
 
@@ -553,8 +554,10 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 		outcome = there && !(change->is_state && later(&t, change)) ? apply_delete(x, change, &t, v) : XS_APPLIED;
 	} else if (!there) {
 		outcome = xs_say(v, XS_REFUSED, LDAP_NO_SUCH_OBJECT, "no entry has this entryUUID");
-	} else {
+	} else if (change->operation == XS_MODIFY) {
 		outcome = apply_modify(x, change, &t, v);
+	} else {
+		outcome = apply_modrdn(x, change, &t, v);
 	}
 	count_move(x->db, change);
 	if (outcome == XS_APPLIED && change->operation == XS_DELETE && there) {

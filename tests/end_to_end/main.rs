@@ -7,6 +7,7 @@ mod catching_up;
 mod clocks;
 mod comparing;
 mod configuration;
+mod conflicts;
 mod convergence;
 mod crash;
 mod databases;

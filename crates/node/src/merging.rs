@@ -54,7 +54,7 @@ impl Scratch {
         let known = lock(&shared.names);
         let names = self.names.as_ref().unwrap_or(&known);
         match change.operation {
-            Operation::Delete { .. } => !names.is_tidy(),
+            Operation::Delete { .. } | Operation::ModifyDn { .. } => !names.is_tidy(),
             Operation::Add(_) | Operation::Put(_) => names.orphans.contains(&change.uuid),
             _ => false,
         }

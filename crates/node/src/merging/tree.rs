@@ -301,7 +301,8 @@ impl Tree for HostTree<'_> {
             attributes.push(attribute(&name, vec![value]));
         }
         self.make(uuid, Operation::Add(LdapAddRequest { dn, attributes }))?;
-        self.note_glue(uuid);
+        // The database says of every entry when it was made, and by whom.
+        self.make_glue(uuid, csn)?;
         if displaced { self.mark_displaced(uuid, place, true) } else { Ok(()) }
     }
 
