@@ -30,6 +30,7 @@ mod session;
 mod silence;
 mod steps;
 mod stopping;
+mod storm;
 mod transactions;
 mod trouble;
 

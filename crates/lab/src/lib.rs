@@ -28,6 +28,7 @@ mod group;
 mod http;
 mod ldap;
 pub mod ldif;
+mod line;
 mod slapd;
 mod wait;
 
@@ -40,5 +41,6 @@ pub use group::{Group, GroupOptions, Live, Replication, SUFFIX, Tls, Topology};
 pub use ldap::{Entry, Ldap};
 /// The LDAP client behind [`Ldap`], for its controls, scopes and extended operations.
 pub use ldap3;
+pub use line::Line;
 pub use slapd::{Database, Slapd, SlapdConfig, SlapdOptions, failpoints_module_path, module_path};
 pub use wait::{wait_for, wait_until};

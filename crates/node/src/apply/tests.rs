@@ -2,14 +2,16 @@
 
 use super::*;
 use crate::clock::LocalClock;
+use crate::merging::Names;
 use crate::store::{Store, StoreConfig};
 use crate::testing::Nothing;
-use ldap3_proto::proto::LdapAddRequest;
+use ldap3_proto::proto::{LdapAddRequest, LdapModifyRequest};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use xmppsync_journal::{Journal, Retention};
-use xmppsync_replica::{Csn, EntryUuid, ServerId};
+use xmppsync_replica::{Csn, ServerId};
 
 /// Takes all changes but those that `answer` has another outcome for.
 struct Fake<A> {
@@ -17,6 +19,8 @@ struct Fake<A> {
     answer: A,
     begun: usize,
     aborted: usize,
+    /// Entries that are not there.
+    missing: BTreeSet<u64>,
     /// Numbers of the changes of this transaction, and what is committed: those of each, and its vector.
     open: Vec<u64>,
     context_csn: Vector,
@@ -25,7 +29,16 @@ struct Fake<A> {
 
 fn fake<A: FnMut(u64) -> Outcome>(answer: A) -> Fake<A> {
     let (open, context_csn, committed) = (Vec::new(), Vector::default(), Vec::new());
-    Fake { atomic: true, answer, begun: 0, aborted: 0, open, context_csn, committed }
+    Fake {
+        atomic: true,
+        answer,
+        begun: 0,
+        aborted: 0,
+        missing: BTreeSet::new(),
+        open,
+        context_csn,
+        committed,
+    }
 }
 
 impl<A> Fake<A> {
@@ -48,11 +61,36 @@ impl<A: FnMut(u64) -> Outcome> Transaction for Fake<A> {
     }
     fn apply(&mut self, change: &Change) -> Outcome {
         let number = number(change);
+        if matches!(change.operation, Operation::Add(_)) {
+            self.missing.remove(&number);
+        } else if self.missing.contains(&number) {
+            return Outcome::Refused(failure(32));
+        }
         let outcome = (self.answer)(number);
         if outcome == Outcome::Applied {
             self.open.push(number);
         }
         outcome
+    }
+    fn apply_merged(&mut self, change: &Change) -> Outcome {
+        self.apply(change)
+    }
+    fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
+        let number = u128::from_be_bytes(*uuid.as_bytes()) as u64;
+        let entry = Change { csn: csn(0), ..Change::clone(&add(number)) };
+        Ok((!self.missing.contains(&number)).then_some(entry))
+    }
+    fn find(&mut self, _: &str) -> Option<EntryUuid> {
+        None
+    }
+    fn has_children(&mut self, _: &str) -> Result<bool, Failure> {
+        Ok(false)
+    }
+    fn is_single(&mut self, _: &str) -> bool {
+        false
+    }
+    fn normalize(&mut self, _: &str, value: &[u8]) -> Vec<u8> {
+        value.to_vec()
     }
     fn write_context_csn(&mut self, vector: &Vector) -> ContextCsnWrite {
         self.context_csn = vector.clone();
@@ -116,10 +154,22 @@ impl Rig {
         };
         let wake = Arc::new(Notify::new());
         let clock = LocalClock::new(Duration::MAX);
-        let (vector, unseen) = (Vector::default(), Arc::default());
+        let (own, vector, unseen) = (ServerId::new(2).unwrap(), Vector::default(), Arc::default());
         let store =
             Store::start(Some(journal), config, &vector, &unseen, Arc::new(Nothing), Arc::clone(&wake));
-        Rig { shared: Shared::new(clock, vector, unseen, store.unwrap(), Arc::new(Nothing), wake), _dir: dir }
+        Rig {
+            shared: Shared::new(
+                clock,
+                own,
+                Names::default(),
+                vector,
+                unseen,
+                store.unwrap(),
+                Arc::new(Nothing),
+                wake,
+            ),
+            _dir: dir,
+        }
     }
 
     fn push(&self, changes: impl IntoIterator<Item = Arc<Change>>) {
@@ -168,8 +218,8 @@ fn a_change_that_fails_is_set_aside_and_all_others_are_applied() {
         fake(|number| if number == 40 { Outcome::Failed(failure(19)) } else { Outcome::Applied });
     rig.push((1..=100).map(change));
     assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
-    // All, those before it, it alone, those behind it.
-    assert_eq!((database.begun, database.aborted), (4, 2));
+    // All, those before it, it as the first of the rest, it alone and by the rules, those behind it.
+    assert_eq!((database.begun, database.aborted), (5, 3));
     assert_eq!(database.numbers(), (1..=39).chain(41..=100).collect::<Vec<_>>());
     assert_eq!(rig.reached(), Some(csn(100)));
     assert_eq!(rig.journal(100), (vec![csn(40)], 99));
@@ -230,21 +280,18 @@ fn what_fails_for_a_reason_that_may_pass_waits_with_all_that_follow() {
 }
 
 #[test]
-fn a_change_whose_entry_is_missing_is_tried_again_when_something_was_added() {
-    let mut there = false;
-    let rig = Rig::new();
-    let mut database = fake(|number| {
-        there |= number == 2;
-        if number == 1 && !there { Outcome::Refused(failure(32)) } else { Outcome::Applied }
-    });
-    rig.push([change(1)]);
+fn a_change_whose_entry_is_missing_waits_for_it() {
+    let (rig, mut database) = (Rig::new(), fake(|_| Outcome::Applied));
+    database.missing.insert(1);
+    let request = LdapModifyRequest { dn: "cn=1".to_owned(), changes: Vec::new() };
+    let modify = Change { csn: csn(3), operation: Operation::Modify(request), ..Change::clone(&change(1)) };
+    rig.push([Arc::new(modify)]);
     assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
-    assert_eq!(rig.journal(1), (vec![csn(1)], 0));
-    rig.push([add(2)]);
+    assert_eq!(rig.journal(1), (vec![csn(3)], 0));
+    rig.push([change(2), add(1)]);
     assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
-    assert_eq!(database.numbers(), [2, 1]);
-    assert_eq!(rig.journal(1), (vec![], 1));
-    assert_eq!(lock(&rig.shared.to_apply).set_aside, 0);
+    assert_eq!(database.numbers(), [2, 1, 1]);
+    assert_eq!(rig.journal(1), (vec![], 0));
 }
 
 /// What a comparison or a load brings says nothing of what lies before it.
@@ -259,22 +306,6 @@ fn a_state_does_not_move_the_vector_and_what_was_reached_does() {
     assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
     assert_eq!(rig.reached(), Some(csn(7)));
     assert_eq!(database.context_csn, reached);
-}
-
-#[test]
-fn an_entry_whose_name_is_in_use_comes_when_the_name_is_free() {
-    let mut free = false;
-    let rig = Rig::new();
-    let mut database = fake(|number| {
-        free |= number == 2;
-        if number == 1 && !free { Outcome::Failed(failure(68)) } else { Outcome::Applied }
-    });
-    rig.push([add(1)]);
-    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
-    assert_eq!(database.numbers(), [0; 0]);
-    rig.push([change(2)]);
-    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
-    assert_eq!(database.numbers(), [2, 1]);
 }
 
 #[test]
