@@ -1,16 +1,18 @@
 //! What a group commit costs: `cargo run --release --example cost -- DIRECTORY [ENTRIES]`.
 //!
-//! Modifies of random entries, each with its entry in the inventory, in transactions of 1, 10, 50 and 500.
+//! Modifies of random entries, each with its entry in the inventory, in transactions of 1, 10, 50 and 500. Then they are read: in
+//! pages, and by entry; and half of them is trimmed.
 
 use ldap3_proto::proto::{LdapModify, LdapModifyRequest, LdapModifyType, LdapPartialAttribute};
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use xmppsync_journal::{Journal, Record};
+use xmppsync_journal::{Journal, Record, Retention};
 use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Operation, Vector};
 
-const TIME_PER_SIZE: Duration = Duration::from_secs(4);
+/// Of each size of transaction, so that two runs compare.
+const CHANGES: [(u64, u64); 4] = [(1, 2_000), (10, 20_000), (50, 100_000), (500, 200_000)];
 const PAGE_BYTES: usize = 64 * 1024;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,11 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{entries} entries in the inventory");
     let mut seq = 0;
-    for size in [1, 10, 50, 500] {
-        group_commits(&mut journal, size, entries, &mut seq)?;
+    for (size, changes) in CHANGES {
+        group_commits(&mut journal, size, changes, entries, &mut seq)?;
     }
     println!("{seq} changes: {} bytes, file {} bytes", journal.bytes(), journal.file_bytes()?);
     read_back(&journal)?;
+    read_by_entry(&journal, entries)?;
     // As kill -9 leaves it.
     let copy = dir.join("crashed");
     std::fs::create_dir_all(&copy)?;
@@ -41,8 +44,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("opening after a crash: {:?}", begun.elapsed());
     drop(journal);
     let begun = Instant::now();
-    drop(Journal::open(&dir, "dc=example,dc=org")?);
+    let (mut journal, _) = Journal::open(&dir, "dc=example,dc=org")?;
     println!("opening after a close: {:?}", begun.elapsed());
+    trim(&mut journal)?;
+    drop(journal);
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }
@@ -50,11 +55,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn group_commits(
     journal: &mut Journal,
     size: u64,
+    changes: u64,
     entries: u64,
     seq: &mut u64,
 ) -> Result<(), Box<dyn Error>> {
     let (begun, cpu_before, first) = (Instant::now(), cpu()?, *seq);
-    while begun.elapsed() < TIME_PER_SIZE {
+    while *seq < first + changes {
         let mut records = Vec::new();
         for _ in 0..size {
             *seq += 1;
@@ -85,6 +91,38 @@ fn read_back(journal: &Journal) -> Result<(), Box<dyn Error>> {
         }
     }
     println!("read in pages: {:.0} changes/s", count as f64 / begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// All changes of some entries.
+fn read_by_entry(journal: &Journal, entries: u64) -> Result<(), Box<dyn Error>> {
+    const ENTRIES: u64 = 10_000;
+    let (begun, first, mut count) = (Instant::now(), csn(0)?, 0);
+    for entry in 0..ENTRIES {
+        count += journal.later(uuid(entry * 7 % entries), first)?.len();
+    }
+    let micros = begun.elapsed().as_secs_f64() * 1e6;
+    println!(
+        "by entry: {:.1} us per entry with {:.1} changes",
+        micros / ENTRIES as f64,
+        count as f64 / ENTRIES as f64
+    );
+    Ok(())
+}
+
+fn trim(journal: &mut Journal) -> Result<(), Box<dyn Error>> {
+    let limits = Retention { age_seconds: u64::MAX, bytes_max: journal.bytes() / 2 };
+    let (begun, cpu_before, mut dropped) = (Instant::now(), cpu()?, 0);
+    loop {
+        let trimmed = journal.trim(0, limits, &[])?;
+        dropped += trimmed.dropped;
+        if !trimmed.more {
+            break;
+        }
+    }
+    let cpu = (cpu()? - cpu_before).as_secs_f64() * 1e6 / dropped as f64;
+    let rate = dropped as f64 / begun.elapsed().as_secs_f64();
+    println!("trimmed: {rate:.0} changes/s, {cpu:.1} us of CPU per change");
     Ok(())
 }
 
