@@ -33,12 +33,16 @@ typedef struct xs_modification {
 	size_t values_len;
 } xs_modification;
 
+/* Whether the rules for conflicts were applied, so that just this is to be done, whatever the entry's CSN; and if so, whether the
+ * schema has a say: what two servers did at the same time may be against it. */
+enum xs_merged { XS_PLAIN = 0, XS_MERGED = 1, XS_UNCHECKED = 2 };
+
 typedef struct xs_change {
 	int32_t operation;      /* enum xs_operation */
 	int32_t delete_old_rdn; /* XS_MODRDN */
 	int32_t is_new;         /* XS_PUT: no entry of the database has the entryUUID */
 	int32_t is_state;       /* XS_DELETE: the entry as it was at the CSN is gone; not one that is later */
-	int32_t is_merged;      /* just this is to be done, whatever the entry's CSN: the rules for conflicts were applied */
+	int32_t is_merged;      /* enum xs_merged */
 	xs_bytes csn;
 	xs_bytes uuid;          /* textual entryUUID */
 	xs_bytes dn;            /* before the operation */

@@ -156,8 +156,8 @@ impl Transaction for SlapdTransaction {
         self.make(entry, Kind::New)
     }
 
-    fn apply_merged(&mut self, change: &Change) -> Outcome {
-        self.make(change, Kind::Merged)
+    fn apply_merged(&mut self, change: &Change, checked: bool) -> Outcome {
+        self.make(change, if checked { Kind::Merged } else { Kind::Unchecked })
     }
 
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
@@ -324,7 +324,7 @@ impl Opening for OpeningDatabase<'_> {
         // Each commit waits for the disk: many in one.
         const TOUCHED_MAX: usize = 1_000;
         let together = self.touched > 0 || self.transaction.begin()?;
-        match self.transaction.apply_merged(&Change { csn, uuid: *uuid, parent: None, operation }) {
+        match self.transaction.apply_merged(&Change { csn, uuid: *uuid, parent: None, operation }, true) {
             Outcome::Applied => {
                 self.touched += usize::from(together);
                 if self.touched >= TOUCHED_MAX { self.settle() } else { Ok(()) }

@@ -150,6 +150,8 @@ pub(crate) enum Kind {
     New,
     /// What the rules for conflicts came to.
     Merged,
+    /// The same, whatever the schema says.
+    Unchecked,
 }
 
 /// A change lent to the shim: the arrays that C wants, pointing into the change.
@@ -248,7 +250,11 @@ impl<'a> Lent<'a> {
             delete_old_rdn: i32::from(self.delete_old_rdn),
             is_new: i32::from(self.kind == Kind::New),
             is_state: i32::from(self.kind == Kind::State),
-            is_merged: i32::from(self.kind == Kind::Merged),
+            is_merged: match self.kind {
+                Kind::Merged => XS_MERGED,
+                Kind::Unchecked => XS_UNCHECKED,
+                _ => XS_PLAIN,
+            } as i32,
             csn: self.csn.lend(),
             uuid: self.uuid.lend(),
             dn: self.dn.lend(),

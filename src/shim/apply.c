@@ -286,34 +286,15 @@ int xs_modify(xs_op *x, const xs_change *change, const target *t, Modifications 
 	return outcome;
 }
 
-/* An attribute with one value at most: the one that comes last is the one. */
-static void replace_single(Modifications *m)
-{
-	if (!is_at_single_value(m->sml_desc->ad_type) || (m->sml_op != LDAP_MOD_ADD && m->sml_op != LDAP_MOD_DELETE)) {
-		return;
-	}
-	if (m->sml_op == LDAP_MOD_DELETE) {
-		ber_bvarray_free(m->sml_values);
-		ber_bvarray_free(m->sml_nvalues);
-		m->sml_values = m->sml_nvalues = NULL;
-		m->sml_numvals = 0;
-	}
-	m->sml_op = LDAP_MOD_REPLACE;
-}
-
 /* A client's modify went well where it was made. Where it does not here, the entry is another one, and the rules for conflicts
  * tell what it means. */
 static int apply_modify(xs_op *x, const xs_change *change, target *t, verdict v)
 {
-	Operation *op = x->op;
-	Modifications *mods, *m;
-	int outcome = xs_mods_in(op, change, t, &mods, v);
+	Modifications *mods;
+	int outcome = xs_mods_in(x->op, change, t, &mods, v);
 
 	if (outcome != XS_APPLIED || mods == NULL) {
 		return outcome;
-	}
-	for (m = mods; m != NULL; m = m->sml_next) {
-		replace_single(m);
 	}
 	return xs_modify(x, change, t, mods, v);
 }
@@ -343,7 +324,10 @@ int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_namin
 			;
 		*tail = mods;
 		queue_csn(op, change);
+		/* A value of the new RDN may be there already. */
+		op->o_permissive_modify = SLAP_CONTROL_NONCRITICAL;
 		outcome = judge(v, op->o_bd->be_modrdn(op, &rs), x->text);
+		op->o_permissive_modify = SLAP_CONTROL_NONE;
 	}
 	slap_mods_free(op->orr_modlist, 1);
 	op->orr_modlist = NULL;
@@ -501,7 +485,7 @@ static int apply_merged(xs_op *x, const xs_change *change, target *t, int there,
 	Modifications *mods;
 	int outcome;
 
-	op->o_no_schema_check = 1;
+	op->o_no_schema_check = change->is_merged == XS_UNCHECKED;
 	if (change->operation == XS_ADD) {
 		outcome = apply_add(x, change, v);
 	} else if (!there) {

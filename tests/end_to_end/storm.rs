@@ -9,7 +9,7 @@ use xmppsync_lab::{ContextCsn, Group, GroupOptions, Ldap, Line, SUFFIX, assert_e
 
 const SERVERS: usize = 4;
 /// Operations, some of which are refused where they are tried.
-const OPERATIONS: usize = 5_000;
+const OPERATIONS: usize = 400;
 /// The lines change after so many.
 const OPERATIONS_PER_LINE: usize = 60;
 const UNITS_MAX: usize = 40;
@@ -116,7 +116,21 @@ fn random_writes_on_four_servers_whose_lines_are_cut_and_mended_have_one_result(
     }
     lines.iter().for_each(Line::mend);
     let dump = assert_equal_with(&group.servers, SUFFIX, ContextCsn::Compare, crate::PATIENCE * 3)
-        .unwrap_or_else(|different| panic!("seed {seed}: {different}"));
+        .unwrap_or_else(|different| {
+            for server in &group.servers {
+                let log = server.log();
+                let lines: Vec<&str> = log
+                    .lines()
+                    .filter(|line| {
+                        line.contains("xmppsync")
+                            && !line.contains(" card of ")
+                            && !line.contains("conflict:")
+                    })
+                    .collect();
+                println!("---- {}\n{}", server.name(), lines[lines.len().saturating_sub(25)..].join("\n"));
+            }
+            panic!("seed {seed}: {different}")
+        });
     println!("{made} writes, {} entries", dump.len());
     for server in &group.servers {
         assert!(

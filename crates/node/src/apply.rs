@@ -121,7 +121,9 @@ fn apply_all(
                     work[index] = Incoming::State(Arc::clone(entry));
                 }
             }
-            Attempt::FailedAt(0, _) if !careful => (end, careful) = (1, true),
+            Attempt::FailedAt(0, failure) if !careful && may_meet(shared, &work[0], &failure) => {
+                (end, careful) = (1, true);
+            }
             Attempt::FailedAt(0, failure) => {
                 // Nothing comes before it, so it is this one alone; it counts as seen, or the vector would
                 // never move again.
@@ -146,6 +148,12 @@ fn apply_all(
         }
     }
     Ok(())
+}
+
+/// Whether it failed, perhaps, for what another server did at the same time.
+fn may_meet(shared: &Shared, incoming: &Incoming, failure: &Failure) -> bool {
+    let Some(change) = incoming.change() else { return false };
+    !failure.is_of_schema() || merging::is_written_by_others(shared, change)
 }
 
 /// The inventory first, then the vector: who reads the vector and then the inventory finds in it all that the vector covers.

@@ -150,8 +150,8 @@ pub trait Transaction {
     /// Adds an entry ([`Operation::Put`](xmppsync_replica::Operation::Put)) whose entryUUID is not in the database, so
     /// that nothing has to be looked for.
     fn add_new(&mut self, entry: &Change) -> Outcome;
-    /// Does just what the change says to its entry, whatever that one's entryCSN; nothing but the stamps of a later change stays.
-    fn apply_merged(&mut self, change: &Change) -> Outcome;
+    /// Does just what the change says to its entry, whatever that one's entryCSN. `checked`: unless the schema forbids it.
+    fn apply_merged(&mut self, change: &Change, checked: bool) -> Outcome;
     /// The entry as it is in the open transaction, as the change that would add it.
     ///
     /// # Errors
@@ -225,5 +225,11 @@ impl Failure {
         const NO_SUCH_OBJECT: i32 = 32;
         const REFERRAL: i32 = 10; // what back-mdb answers for a missing entry
         matches!(self.result, NO_SUCH_OBJECT | REFERRAL)
+    }
+
+    /// The schema forbids it: undefinedAttributeType, constraintViolation, invalidAttributeSyntax, namingViolation,
+    /// objectClassViolation, objectClassModsProhibited.
+    pub(crate) fn is_of_schema(&self) -> bool {
+        matches!(self.result, 17 | 19 | 21 | 64 | 65 | 69)
     }
 }

@@ -6,6 +6,7 @@ mod tree;
 pub(crate) use names::Names;
 
 use crate::host::{Failure, Outcome, Transaction};
+use crate::limits;
 use crate::shared::{Incoming, Shared, lock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -125,6 +126,16 @@ pub(crate) fn apply(
         }
         Err(outcome) => Merged::Failed(outcome),
     }
+}
+
+/// Whether other servers than the one that made the change have changed its entry as well, as far as the journal reaches back.
+pub(crate) fn is_written_by_others(shared: &Shared, change: &Change) -> bool {
+    let uuid = change.uuid;
+    let known = shared.store.ask_now(move |journal| journal.later(uuid, None), limits::HISTORY_PATIENCE);
+    let known = known.ok().flatten().unwrap_or_default();
+    let fresh = lock(&shared.captured).later(uuid, None);
+    let mut origins = known.iter().chain(fresh.iter().map(AsRef::as_ref)).map(|known| known.csn.server_id());
+    origins.any(|origin| origin != change.csn.server_id())
 }
 
 /// A state that a comparison or a load brought names its parent by the DN only. `None`: the entry is in this state or a later one.

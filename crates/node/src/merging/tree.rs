@@ -1,6 +1,6 @@
 //! The host's database as the rules see it.
 
-use super::{Names, Scratch};
+use super::{Names, Scratch, is_written_by_others};
 use crate::host::{Failure, Outcome, Transaction};
 use crate::limits;
 use crate::shared::{Shared, lock};
@@ -24,6 +24,8 @@ pub(super) struct HostTree<'a> {
     applied: &'a Vector,
     /// Under whose CSN everything is done.
     change: &'a Arc<Change>,
+    /// What this replica cannot hold by its schema is refused, unless several servers made it so together.
+    checked: bool,
 }
 
 /// Whether the entry is glue.
@@ -66,7 +68,8 @@ impl<'a> HostTree<'a> {
         applied: &'a Vector,
         change: &'a Arc<Change>,
     ) -> HostTree<'a> {
-        HostTree { shared, transaction, scratch, applied, change }
+        let checked = !is_written_by_others(shared, change);
+        HostTree { shared, transaction, scratch, applied, change, checked }
     }
 
     fn read(&mut self, uuid: EntryUuid) -> Result<Option<Change>, Outcome> {
@@ -93,8 +96,12 @@ impl<'a> HostTree<'a> {
 
     /// Does it, under the CSN of the change that is being applied.
     fn make(&mut self, uuid: EntryUuid, operation: Operation) -> Result<(), Outcome> {
+        self.make_so(uuid, operation, self.checked)
+    }
+
+    fn make_so(&mut self, uuid: EntryUuid, operation: Operation, checked: bool) -> Result<(), Outcome> {
         let change = Change { csn: self.change.csn, uuid, parent: None, operation };
-        match self.transaction.apply_merged(&change) {
+        match self.transaction.apply_merged(&change, checked) {
             Outcome::Applied => Ok(()),
             other => Err(other),
         }
@@ -300,7 +307,7 @@ impl Tree for HostTree<'_> {
         for (name, value) in names::avas(&place.rdn) {
             attributes.push(attribute(&name, vec![value]));
         }
-        self.make(uuid, Operation::Add(LdapAddRequest { dn, attributes }))?;
+        self.make_so(uuid, Operation::Add(LdapAddRequest { dn, attributes }), false)?;
         // The database says of every entry when it was made, and by whom.
         self.make_glue(uuid, csn)?;
         if displaced { self.mark_displaced(uuid, place, true) } else { Ok(()) }
@@ -321,7 +328,8 @@ impl Tree for HostTree<'_> {
             }
         }
         changes.extend(wanted.into_iter().map(|wanted| replace(&wanted.atype, wanted.vals)));
-        self.make(uuid, Operation::Modify(LdapModifyRequest { dn, changes }))?;
+        // Another structural class, which the schema allows nobody.
+        self.make_so(uuid, Operation::Modify(LdapModifyRequest { dn, changes }), false)?;
         self.note_glue(uuid);
         Ok(())
     }
