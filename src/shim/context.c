@@ -160,7 +160,10 @@ int xs_search(xs_op *x, Filter *filter, slap_callback *cb)
 	op->ors_limit = NULL;
 	op->ors_slimit = SLAP_NO_LIMIT;
 	op->ors_tlimit = SLAP_NO_LIMIT;
-	op->ors_attrs = slap_anlist_all_attributes;
+	/* The entries are looked at as they are stored. Asked for operational attributes, slapd would have the database's overlays
+	 * make some for each entry; and of an overlay that is being added in cn=config it takes the answer "go on" for a failure and
+	 * leaves the entry out (bconfig.c sets bd_info to it, backend.c 1970-2025). */
+	op->ors_attrs = NULL;
 	op->ors_attrsonly = 0;
 	op->ors_filter = filter;
 	filter2bv_x(op, filter, &op->ors_filterstr);

@@ -7,19 +7,24 @@ use crate::steps::*;
 use crate::transactions::Transaction;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use xmppsync_lab::{Group, GroupOptions, Slapd};
+use xmppsync_lab::{Database, Group, GroupOptions, SUFFIX, Slapd};
 
 const MINUTES: i64 = 60;
 
-/// Servers with clocks of their own, all right at first, that hold one person; its DN.
-fn group_with_clocks(servers: usize, overlay_lines: &[&str]) -> (Group, String) {
-    let overlay_lines = overlay_lines.iter().map(|line| (*line).to_owned()).collect();
-    let options = GroupOptions { servers, overlay_lines, ..GroupOptions::default() };
-    let mut group = Group::prepare(options).unwrap();
+/// Two servers with clocks of their own, all right at first, that hold one person; its DN.
+fn group_with_clocks(options: GroupOptions) -> (Group, String) {
+    let mut group = Group::prepare(GroupOptions { servers: 2, ..options }).unwrap();
+    for number in 0..group.servers.len() {
+        let mut config = group.config(number).unwrap();
+        if config.modules.iter().any(|module| module == "accesslog") {
+            config.databases.push(Database::new("cn=log"));
+        }
+        group.servers[number].set_config(config).unwrap();
+    }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/other_clock.c");
     let library = group.lab.path().join("other_clock.so");
     let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
@@ -56,7 +61,7 @@ fn write(group: &Group, server: usize, dn: &str, value: &str) -> String {
 
 #[test]
 fn who_writes_last_wins_whatever_the_clocks_say() {
-    let (mut group, dn) = group_with_clocks(2, &[]);
+    let (mut group, dn) = group_with_clocks(GroupOptions::default());
     set_clock(&group.servers[0], 10 * MINUTES);
     let mut csns = vec![write(&group, 0, &dn, "1 of a"), write(&group, 1, &dn, "2 of b")];
     csns.push(write(&group, 0, &dn, "3 of a"));
@@ -107,7 +112,8 @@ const REFUSED: &str = "more than xmppsync-max-drift allows";
 
 #[test]
 fn what_is_too_far_ahead_is_refused_and_comes_when_that_is_mended() {
-    let (group, dn) = group_with_clocks(2, &["xmppsync-max-drift 5m"]);
+    let overlay_lines = vec!["xmppsync-max-drift 5m".to_owned()];
+    let (group, dn) = group_with_clocks(GroupOptions { overlay_lines, ..GroupOptions::default() });
     let [a, b] = [&group.servers[0], &group.servers[1]];
     set_clock(a, 10 * MINUTES);
     let mut ldap = a.ldap().unwrap();
@@ -141,12 +147,71 @@ fn what_is_too_far_ahead_is_refused_and_comes_when_that_is_mended() {
 
 #[test]
 fn many_clients_and_a_peer_change_one_entry_at_once() {
-    let (group, dn) = group_with_clocks(2, &[]);
+    let (group, dn) = group_with_clocks(GroupOptions::default());
     set_clock(&group.servers[1], 2 * MINUTES);
+    write_from_all_sides(&group, &dn, true, || thread::sleep(Duration::from_secs(5)));
+}
+
+/// Overlays that wait for each other before a write, or write after it, below ours and above; somebody who follows the writes,
+/// for whom syncprov makes those of one entry wait for each other; and slapd's pauses.
+#[test]
+fn many_clients_change_one_entry_beside_other_overlays_and_changes_of_the_configuration() {
+    let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    let log = ["overlay accesslog", "logdb cn=log", "logops writes"];
+    let others = ["overlay memberof", "overlay refint", "refint_attributes member", "overlay ppolicy"];
+    for (below, above) in [
+        (
+            [&["overlay syncprov"][..], &others, &log].concat(),
+            vec!["overlay unique", "unique_attributes uid"],
+        ),
+        (
+            [&others[..], &["overlay unique", "unique_attributes uid"]].concat(),
+            [&["overlay syncprov"][..], &log].concat(),
+        ),
+    ] {
+        let options = GroupOptions {
+            modules: lines(&["syncprov", "accesslog", "memberof", "refint", "ppolicy", "unique"]),
+            database_lines: lines(&below),
+            overlay_lines: lines(&above),
+            ..GroupOptions::default()
+        };
+        let (group, dn) = group_with_clocks(options);
+        set_clock(&group.servers[1], 2 * MINUTES);
+        let follow = |server: &Slapd| {
+            let mut search = Command::new("ldapsearch");
+            search.args(["-x", "-H", &server.uri(), "-D", &format!("cn=admin,{SUFFIX}"), "-w", "secret"]);
+            search
+                .args(["-b", SUFFIX, "-E", "sync=rp"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let mut followers: Vec<_> = group.servers.iter().map(follow).collect();
+        write_from_all_sides(&group, &dn, false, || {
+            for number in 0..12 {
+                let server = &group.servers[number % 2];
+                let changes = format!(
+                    "dn: cn=config\nchangetype: modify\nreplace: olcIdleTimeout\nolcIdleTimeout: {}\n",
+                    1000 + number
+                );
+                server.ldapmodify_config(&changes).unwrap();
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        for follower in &mut followers {
+            follower.kill().unwrap();
+            follower.wait().unwrap();
+        }
+    }
+}
+
+/// Eight clients and the client of transactions change the entry for as long as `meanwhile` takes; then the servers are equal.
+fn write_from_all_sides(group: &Group, dn: &str, transactions: bool, meanwhile: impl FnOnce()) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         for (server, attribute) in [(0, "description"), (1, "title")].repeat(4) {
-            let (done, dn, server) = (&done, &dn, &group.servers[server]);
+            let (done, server) = (&done, &group.servers[server]);
             scope.spawn(move || {
                 let mut ldap = server.ldap().unwrap();
                 for number in 0.. {
@@ -157,11 +222,11 @@ fn many_clients_and_a_peer_change_one_entry_at_once() {
                 }
             });
         }
-        let (done, dn, server) = (&done, &dn, &group.servers[0]);
+        let (done, server) = (&done, &group.servers[0]);
         scope.spawn(move || {
             let mut ldap = server.ldap().unwrap();
             for number in 0.. {
-                if done.load(Ordering::Relaxed) {
+                if done.load(Ordering::Relaxed) || !transactions {
                     break;
                 }
                 let mut transaction = Transaction::begin(&mut ldap);
@@ -173,10 +238,10 @@ fn many_clients_and_a_peer_change_one_entry_at_once() {
                 transaction.end(number % 2 == 0);
             }
         });
-        thread::sleep(Duration::from_secs(5));
+        meanwhile();
         done.store(true, Ordering::Relaxed);
     });
-    settle(&group);
+    settle(group);
     for server in &group.servers {
         let log = server.log();
         assert_eq!(count(&log, "does not end"), 0, "{}", end_of(&log));

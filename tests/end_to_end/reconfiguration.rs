@@ -5,6 +5,8 @@ use crate::meanwhile::{
     Writer, assert_arrives, assert_travels, count, end_of, has_thread, load, load_offline,
     wait_for_occupants, wait_for_thread, write,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use xmppsync_lab::{Group, GroupOptions, SUFFIX, Slapd, SlapdOptions, wait_until};
 
 const DATABASE: &str = "olcDatabase={1}mdb,cn=config";
@@ -101,6 +103,38 @@ fn the_overlay_is_added_changed_deleted_and_added_again_while_writes_go_on() {
     assert!(group.servers[0].restart().unwrap().status.success());
     assert_both_ways(&group, "after a restart");
     assert!(!group.servers[0].log().contains("a new one"), "the log shows the password");
+}
+
+/// slapd closes a deleted overlay when its threads run again. And what was written without the overlay is looked for when that is
+/// added: the search showed no entry, and the peers were told that all were deleted.
+#[test]
+fn the_overlay_is_deleted_and_added_while_its_own_server_is_written_to() {
+    let group = half_a_group();
+    let overlay = overlay_ldif(&group.overlay_lines(0).unwrap());
+    group.servers[0].ldapmodify_config(&overlay).unwrap();
+    assert_both_ways(&group, "before");
+    let writer = Writer::start(&group.servers[0]);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut ldap = group.servers[0].ldap().unwrap();
+                while !done.load(Ordering::Relaxed) {
+                    write(&mut ldap, "meanwhile");
+                }
+            });
+        }
+        for _ in 0..10 {
+            group.servers[0].ldap_config().unwrap().delete(OVERLAY).unwrap();
+            writer.wait_for_more(20);
+            group.servers[0].ldapmodify_config(&overlay).unwrap();
+            writer.wait_for_more(20);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    writer.stop();
+    assert_both_ways(&group, "after");
+    group.assert_equal(PATIENCE).unwrap();
 }
 
 #[test]

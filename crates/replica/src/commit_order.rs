@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 /// Holds the local changes back until every earlier one is known.
 ///
-/// slapd hands out a CSN inside the write transaction, commits, calls the response callbacks of the
-/// operation, and only then strikes the CSN off its list of pending ones. So commits are in CSN order,
-/// callbacks are not. The caller repeats: [`push`](Self::push) everything that was captured, read slapd's
+/// A write gets its CSN just before its write transaction, and no other one in between; slapd commits, calls the
+/// response callbacks of the operation, and only then strikes the CSN off its list of pending ones. So commits are in
+/// CSN order, callbacks are not. The caller repeats: [`push`](Self::push) everything that was captured, read slapd's
 /// pending CSNs, `push` again what came meanwhile, [`release`](Self::release). Whatever was committed
 /// before a change of the first round is then either pushed or pending.
 #[derive(Debug, Default)]
