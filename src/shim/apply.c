@@ -32,12 +32,29 @@ static void target_free(Operation *op, target *t)
 	memset(t, 0, sizeof(*t));
 }
 
+/* Of the normalised DN. */
+static int has_uuid_name(struct berval *ndn)
+{
+	struct berval rdn;
+	static const char name[] = "entryUUID=";
+	ber_len_t i;
+
+	dnRdn(ndn, &rdn);
+	for (i = 0; i + sizeof(name) <= rdn.bv_len; i++) {
+		if (strncasecmp(rdn.bv_val + i, name, sizeof(name) - 1) == 0) {
+			return 1;
+		}
+	}
+	return 0;
+}
+
 static void target_set(Operation *op, Entry *e, target *t)
 {
 	Attribute *csn = attr_find(e->e_attrs, slap_schema.si_ad_entryCSN);
 
 	target_free(op, t);
 	t->glue = is_entry_glue(e);
+	t->displaced = has_uuid_name(&e->e_nname);
 	ber_dupbv_x(&t->dn, &e->e_name, op->o_tmpmemctx);
 	ber_dupbv_x(&t->ndn, &e->e_nname, op->o_tmpmemctx);
 	if (csn != NULL) {
@@ -296,7 +313,10 @@ static int apply_modify(xs_op *x, const xs_change *change, target *t, verdict v)
 	if (outcome != XS_APPLIED || mods == NULL) {
 		return outcome;
 	}
-	return xs_modify(x, change, t, mods, v);
+	x->op->o_no_schema_check = t->displaced;
+	outcome = xs_modify(x, change, t, mods, v);
+	x->op->o_no_schema_check = 0;
+	return outcome;
 }
 
 int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_naming *to, Modifications *mods, verdict v)
@@ -304,7 +324,7 @@ int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_namin
 	Operation *op = x->op;
 	SlapReply rs = { REP_RESULT };
 	Modifications **tail;
-	int outcome;
+	int outcome, rc;
 
 	op->o_tag = LDAP_REQ_MODRDN;
 	op->o_req_dn = t->dn;
@@ -326,8 +346,14 @@ int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_namin
 		queue_csn(op, change);
 		/* A value of the new RDN may be there already. */
 		op->o_permissive_modify = SLAP_CONTROL_NONCRITICAL;
-		outcome = judge(v, op->o_bd->be_modrdn(op, &rs), x->text);
+		rc = op->o_bd->be_modrdn(op, &rs);
 		op->o_permissive_modify = SLAP_CONTROL_NONE;
+		if (rc == LDAP_OTHER && x->txn != NULL && x->text[0] == '\0') {
+			/* As with deletes, see there: glue has no other child (back-mdb/modrdn.c 487-552). */
+			outcome = xs_say(v, XS_ALONE, rc, "the last entry below glue");
+		} else {
+			outcome = judge(v, rc, x->text);
+		}
 	}
 	slap_mods_free(op->orr_modlist, 1);
 	op->orr_modlist = NULL;
@@ -485,7 +511,7 @@ static int apply_merged(xs_op *x, const xs_change *change, target *t, int there,
 	Modifications *mods;
 	int outcome;
 
-	op->o_no_schema_check = change->is_merged == XS_UNCHECKED;
+	op->o_no_schema_check = change->is_merged == XS_UNCHECKED || t->displaced;
 	if (change->operation == XS_ADD) {
 		outcome = apply_add(x, change, v);
 	} else if (!there) {
@@ -517,7 +543,7 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 {
 	verdict v = { result, text, text_len };
 	Operation *op = x->op;
-	target t = { BER_BVNULL, BER_BVNULL, BER_BVNULL, 0, 0 };
+	target t = { BER_BVNULL, BER_BVNULL, BER_BVNULL, 0, 0, 0 };
 	int there = !change->is_new && find(x, change, &t);
 	int outcome;
 

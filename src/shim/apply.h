@@ -10,6 +10,7 @@ typedef struct target {
 	struct berval dn, ndn; /* of the entry, tmpalloc'ed; NULL: there is no such entry */
 	struct berval csn;     /* its entryCSN, tmpalloc'ed */
 	int glue;              /* it is there because of its children only */
+	int displaced;         /* its name has its entryUUID, which the schema allows nobody */
 	int elsewhere;         /* it does not have the DN that the change names */
 } target;
 

@@ -9,7 +9,7 @@ use xmppsync_lab::{ContextCsn, Group, GroupOptions, Ldap, Line, SUFFIX, assert_e
 
 const SERVERS: usize = 4;
 /// Operations, some of which are refused where they are tried.
-const OPERATIONS: usize = 400;
+const OPERATIONS: usize = 5_000;
 /// The lines change after so many.
 const OPERATIONS_PER_LINE: usize = 60;
 const UNITS_MAX: usize = 40;

@@ -160,9 +160,10 @@ impl<'a> HostTree<'a> {
             let mark =
                 if displaced { vec![format!("displaced {}", place.rdn).into_bytes()] } else { Vec::new() };
             let dn = self.dn(uuid)?;
-            self.make(
+            self.make_so(
                 uuid,
                 Operation::Modify(LdapModifyRequest { dn, changes: vec![replace(CONFLICT, mark)] }),
+                false,
             )?;
         }
         Ok(())
@@ -292,7 +293,9 @@ impl Tree for HostTree<'_> {
             None => request.dn.clone(),
         };
         let attributes = request.attributes.clone();
-        self.make(change.uuid, Operation::Add(LdapAddRequest { dn, attributes }))?;
+        // The schema wants no operational attribute in a name.
+        let checked = self.checked && !displaced;
+        self.make_so(change.uuid, Operation::Add(LdapAddRequest { dn, attributes }), checked)?;
         self.names().orphans.remove(&change.uuid);
         self.note(Record::Adopted(change.uuid));
         match place {
@@ -361,7 +364,8 @@ impl Tree for HostTree<'_> {
         let newrdn = if displaced { names::displaced(uuid, &place.rdn) } else { place.rdn.clone() };
         let new_superior = (names::split(&dn).1 != parent).then_some(parent);
         let request = LdapModifyDNRequest { dn, newrdn, deleteoldrdn: false, new_superior };
-        self.make(uuid, Operation::ModifyDn { request, operational: Vec::new() })?;
+        let checked = self.checked && !displaced;
+        self.make_so(uuid, Operation::ModifyDn { request, operational: Vec::new() }, checked)?;
         self.mark_displaced(uuid, place, displaced)
     }
 
