@@ -189,7 +189,11 @@ impl Inbox {
             // It is there again, or goes on: no need to wait out a pause.
             peer.retry_at = None;
         }
-        peer.vector = card.vector.clone();
+        // Within a run it never goes back: a card that shows less was overtaken, by another one or by a batch on another way.
+        card.vector.iter().for_each(|csn| peer.vector.advance(csn));
+        // What it sent it has.
+        let sent = self.streams.get(&card.server).and_then(Stream::latest);
+        sent.into_iter().for_each(|csn| peer.vector.advance(csn));
         peer.serves = card.serves;
         for csn in card.vector.iter().filter(|csn| self.lacks(*csn)).collect::<Vec<_>>() {
             let followed = self.streams.get(&csn.server_id()).is_some_and(Stream::is_followed);
@@ -244,6 +248,10 @@ impl Inbox {
         if !held && is_within(batch.prev.as_ref(), have.as_ref()) {
             self.accept(batch);
             self.drain_stash(origin);
+            if self.behind {
+                // It may have been the last that was missing, with nobody to ask for it.
+                self.look_at(now);
+            }
             return;
         }
         let (first, hole) = (batch.first, !is_within(batch.last_csn().as_ref(), have.as_ref()));
