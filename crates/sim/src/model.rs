@@ -105,7 +105,10 @@ impl Model {
     pub fn dn(&self, uuid: EntryUuid) -> String {
         let mut dn = String::new();
         let mut at = uuid;
+        let mut left = self.entries.len();
         while let Some(Entry { place: Some(place), displaced, .. }) = self.entries.get(&at) {
+            assert!(left > 0, "an entry is below itself");
+            left -= 1;
             match displaced {
                 true => dn.push_str(&names::displaced(at, &place.rdn)),
                 false => dn.push_str(&place.rdn),

@@ -74,6 +74,10 @@ pub fn follow<T: Tree>(tree: &mut T, change: &Change, from: Place) -> Result<(),
                 let (csn, child) = (change.csn, change.uuid);
                 tree.note_move(super::Move { csn, child, from: Some(from.parent), to, made: true })?;
             }
+            // It may have taken along a name of its own that it does not need where it is now.
+            if let Some(Node { place: Some(now), displaced: true, .. }) = tree.node(change.uuid)? {
+                settle(tree, &now)?;
+            }
         }
         _ => return Ok(()),
     }
@@ -346,7 +350,7 @@ fn move_below<T: Tree>(tree: &mut T, change: &Change, to: EntryUuid) -> Result<(
     Ok(())
 }
 
-/// One of them whose new parent is, for now, not below itself.
+/// One of them whose new parent is, for now, not below itself. A parent that is deleted would come back where it was.
 fn first_free<T: Tree>(
     tree: &mut T,
     left: &[(EntryUuid, EntryUuid)],
@@ -354,14 +358,7 @@ fn first_free<T: Tree>(
 ) -> Result<usize, T::Error> {
     for at in (start..left.len()).chain(0..start) {
         let (uuid, to) = left[at];
-        let mut above = Some(to);
-        let mut is_free = true;
-        while let Some(parent) = above {
-            is_free &= parent != uuid;
-            above =
-                tree.node(parent)?.and_then(|node| node.place).map(|place| place.parent).filter(|_| is_free);
-        }
-        if is_free {
+        if !moves::is_within(tree, to, uuid, moves::parent)? {
             return Ok(at);
         }
     }

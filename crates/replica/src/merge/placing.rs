@@ -75,7 +75,8 @@ fn climb<T: Tree>(
     Ok(None)
 }
 
-fn place_of_delete<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<Place>, T::Error> {
+/// Where an entry was when it was deleted, as far as its delete tells.
+pub(crate) fn place_of_delete<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<Place>, T::Error> {
     let deletes = tree.later(uuid, None)?.into_iter().rev().filter_map(|change| {
         match (&change.operation, change.parent) {
             (Operation::Delete { dn }, Some(parent)) => {
