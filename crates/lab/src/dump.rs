@@ -77,7 +77,7 @@ pub fn check_equal(left: &Slapd, right: &Slapd, suffix: &str) -> Result<()> {
     if different.is_empty() {
         return Ok(());
     }
-    let mut only_these = |ldap: &mut Ldap| {
+    let only_these = |ldap: &mut Ldap| {
         let mut dump = Dump::new();
         for_each(ldap, suffix, ContextCsn::Compare, |key, entry| {
             if different.contains(&hash(&key)) {

@@ -12,5 +12,5 @@ mod values;
 mod words;
 
 pub use apply::{Applied, apply, follow};
-pub use tree::{Node, Schema, Tree};
+pub use tree::{Attributes, Node, Schema, Tree};
 pub use words::{Lost, Move, Place};

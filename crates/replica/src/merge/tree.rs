@@ -4,6 +4,9 @@ use super::{Lost, Move, Place};
 use crate::{Change, Csn, EntryUuid};
 use std::sync::Arc;
 
+/// Attributes by name, with their values.
+pub type Attributes = Vec<(String, Vec<Vec<u8>>)>;
+
 /// What attributes are like.
 pub trait Schema {
     /// Why the database cannot go on.
@@ -67,7 +70,7 @@ pub trait Tree: Schema {
     ///
     /// # Errors
     /// See [`node`](Self::node).
-    fn attributes(&mut self, uuid: EntryUuid) -> Result<Vec<(String, Vec<Vec<u8>>)>, Self::Error>;
+    fn attributes(&mut self, uuid: EntryUuid) -> Result<Attributes, Self::Error>;
 
     /// The applied changes of the entry after a CSN (`None`: all that are known), in the order of their CSNs.
     ///
