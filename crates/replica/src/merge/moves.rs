@@ -4,6 +4,7 @@
 use super::Move;
 use super::placing::place_of_delete;
 use super::tree::Tree;
+use crate::mutation::{self, Mutation};
 use crate::{Csn, EntryUuid};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +33,8 @@ impl<T: Tree> Overlay<'_, T> {
 
     fn make(&mut self, mut this: Move) -> Result<Move, T::Error> {
         this.from = self.parent(this.child)?;
-        this.made = !is_within(self, this.to, this.child, Self::parent)?;
+        this.made =
+            mutation::is(Mutation::CycleAllowed) || !is_within(self, this.to, this.child, Self::parent)?;
         if this.made {
             self.parents.insert(this.child, Some(this.to));
         }
@@ -79,7 +81,10 @@ pub(crate) fn work_out<T: Tree>(
     child: EntryUuid,
     to: EntryUuid,
 ) -> Result<Moved, T::Error> {
-    let known = tree.moves(csn)?;
+    let mut known = tree.moves(csn)?;
+    if mutation::is(Mutation::MovesNotRedone) {
+        known.clear();
+    }
     let mut overlay = Overlay { tree, parents: BTreeMap::new() };
     for undone in known.iter().rev().filter(|known| known.made) {
         overlay.parents.insert(undone.child, undone.from);

@@ -2,7 +2,11 @@
 
 use super::Place;
 use super::tree::{Node, Tree};
+use crate::mutation::{self, Mutation};
 use crate::{EntryUuid, Operation, names};
+
+/// Who comes first has a right to a name: whether it is glue, when it was made, which one it is.
+type Rank = (bool, Vec<u8>, EntryUuid);
 
 /// Gives a name to the one that has the right to it: of the entries that are meant to have it, the one that was created first. Glue
 /// comes behind all that are not deleted.
@@ -12,12 +16,13 @@ pub(crate) fn settle<T: Tree>(tree: &mut T, place: &Place) -> Result<(), T::Erro
         return Ok(());
     }
     let holder = tree.holder(place)?;
-    let mut first: Option<((bool, Vec<u8>, EntryUuid), Place)> = None;
+    let mut first: Option<(Rank, Place)> = None;
     for uuid in waiting.into_iter().chain(holder) {
         let Some(Node { place: Some(place), glue, created, .. }) = tree.node(uuid)? else { continue };
         // Glue has lost what told when it was made.
         let rank = (glue, if glue { Vec::new() } else { created }, uuid);
-        if first.as_ref().is_none_or(|(before, _)| rank < *before) {
+        if first.as_ref().is_none_or(|(before, _)| (rank < *before) != mutation::is(Mutation::NameToTheLater))
+        {
             first = Some((rank, place));
         }
     }
@@ -91,7 +96,7 @@ pub(crate) fn place_of_delete<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<
 /// Removes glue that nobody needs any more, from here upwards.
 pub(crate) fn unglue<T: Tree>(tree: &mut T, mut uuid: EntryUuid) -> Result<(), T::Error> {
     while let Some(Node { glue: true, place: Some(place), .. }) = tree.node(uuid)? {
-        if tree.has_children(uuid)? {
+        if tree.has_children(uuid)? || mutation::is(Mutation::GlueStays) {
             break;
         }
         tree.remove(uuid)?;
