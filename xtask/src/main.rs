@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask setup`, `demo`, `test`, `install`, `bench`.
+//! Developer commands: `cargo xtask setup`, `demo`, `test`, `install`, `bench`, `sim`.
 //!
 //! A small dispatcher; each command is a module of its own.
 
@@ -11,6 +11,7 @@ mod install;
 mod packages;
 mod process;
 mod setup;
+mod simulate;
 mod sources;
 mod test;
 mod workspace;
@@ -49,6 +50,12 @@ enum Command {
         #[command(subcommand)]
         what: Box<bench::Bench>,
     },
+    /// Look for divergence in random histories of a simulated group; `--seed N --steps M [--seeds COUNT]`, `--mutations`
+    Sim {
+        /// Passed to the simulator as they are; `--help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Set up, build the overlay, run every test; arguments go to `cargo test`
     Test {
         /// Passed to `cargo test` as they are
@@ -63,6 +70,7 @@ fn main() -> ExitCode {
         Command::Install { to } => install::run(to.as_deref()),
         Command::Demo { once } => demo::run(once),
         Command::Bench { what } => bench::run(&what),
+        Command::Sim { arguments } => simulate::run(&arguments),
         // Taken as they were given: clap drops a first `--`, which is for cargo to read.
         Command::Test { .. } => test::run(&std::env::args_os().skip(2).collect::<Vec<_>>()),
     };

@@ -4,6 +4,7 @@ mod sources;
 mod streams;
 
 use crate::csn::is_within;
+use crate::mutation::{self, Mutation};
 use crate::{Batch, BootId, Csn, ServerId, Vector};
 use sources::{Peer, Search};
 use std::collections::{BTreeMap, VecDeque};
@@ -189,12 +190,18 @@ impl Inbox {
             // It is there again, or goes on: no need to wait out a pause.
             peer.retry_at = None;
         }
-        peer.vector = card.vector.clone();
+        // Within a run it never goes back: a card that shows less was overtaken, by another one or by a batch on another way.
+        card.vector.iter().for_each(|csn| peer.vector.advance(csn));
+        // What it sent it has.
+        let sent = self.streams.get(&card.server).and_then(Stream::latest);
+        sent.into_iter().for_each(|csn| peer.vector.advance(csn));
         peer.serves = card.serves;
         for csn in card.vector.iter().filter(|csn| self.lacks(*csn)).collect::<Vec<_>>() {
             let followed = self.streams.get(&csn.server_id()).is_some_and(Stream::is_followed);
             let patience = if followed { self.limits.stream_patience } else { self.limits.patience };
-            self.look_at(now + patience);
+            if !mutation::is(Mutation::CardForgotten) {
+                self.look_at(now + patience);
+            }
         }
     }
 
@@ -241,9 +248,14 @@ impl Inbox {
         }
         let held = self.work == Work::Held;
         let have = self.have.get(origin);
-        if !held && is_within(batch.prev.as_ref(), have.as_ref()) {
+        let continues = is_within(batch.prev.as_ref(), have.as_ref()) || mutation::is(Mutation::HoleTaken);
+        if !held && continues {
             self.accept(batch);
             self.drain_stash(origin);
+            if self.behind {
+                // It may have been the last that was missing, with nobody to ask for it.
+                self.look_at(now);
+            }
             return;
         }
         let (first, hole) = (batch.first, !is_within(batch.last_csn().as_ref(), have.as_ref()));
@@ -303,7 +315,7 @@ impl Inbox {
 
     /// The peer did not answer, or could not.
     pub fn handle_pull_failure(&mut self, id: PullId, now: Instant) {
-        let Some(from) = self.asked(id) else { return };
+        let Some(from) = self.asked(id).filter(|_| !mutation::is(Mutation::FailureForgotten)) else { return };
         self.work = Work::None;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.fail(now, &self.limits);
@@ -374,7 +386,9 @@ impl Inbox {
 
     /// What was on its way is lost: everything behind `applied` has to come again.
     pub fn handle_reset(&mut self, applied: Vector, now: Instant) {
-        self.have = applied;
+        if !mutation::is(Mutation::ResetForgotten) {
+            self.have = applied;
+        }
         self.work = Work::None;
         self.catch_up_own();
         self.look_at(now);
@@ -427,7 +441,9 @@ impl Inbox {
         let origin = batch.origin;
         let have = self.have.get(origin);
         let seen = batch.changes.partition_point(|change| is_within(Some(&change.csn), have.as_ref()));
-        batch.changes.drain(..seen);
+        if !mutation::is(Mutation::RepetitionTaken) {
+            batch.changes.drain(..seen);
+        }
         batch.first = batch.first.saturating_add(seen as u64);
         if is_within(batch.prev.as_ref(), have.as_ref()) {
             batch.prev = have;

@@ -13,6 +13,10 @@ mod csn;
 mod ids;
 mod inbox;
 pub mod merge;
+#[cfg(feature = "mutations")]
+pub mod mutation;
+#[cfg(not(feature = "mutations"))]
+mod mutation;
 pub mod names;
 mod outbox;
 #[cfg(test)]

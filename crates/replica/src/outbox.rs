@@ -1,5 +1,6 @@
 //! The own stream: what was committed here, what of it was sent, what of it has come back.
 
+use crate::mutation::{self, Mutation};
 use crate::{Batch, BootId, Change, Csn, ServerId};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -255,7 +256,7 @@ impl Outbox {
             origin: self.origin,
             boot: self.boot,
             first: from,
-            prev,
+            prev: prev.filter(|_| !mutation::is(Mutation::PrevForgotten)),
             changes,
         })
     }

@@ -1,5 +1,6 @@
 //! What a vector covers and was not seen all the same.
 
+use crate::mutation::{self, Mutation};
 use crate::{Csn, ServerId, Vector};
 use std::collections::BTreeMap;
 
@@ -76,7 +77,7 @@ impl Unseen {
 
     /// Adds what lies after `after`, or from the beginning, up to `until`, if anything does.
     pub fn add_after(&mut self, after: Option<Csn>, until: Csn) {
-        if after < Some(until) {
+        if after < Some(until) && !mutation::is(Mutation::UnseenForgotten) {
             Span::new(after, until).into_iter().for_each(|span| self.add(span));
         }
     }

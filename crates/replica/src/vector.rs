@@ -1,5 +1,6 @@
 //! How far a replica has come.
 
+use crate::mutation::{self, Mutation};
 use crate::{Csn, ServerId};
 use std::collections::BTreeMap;
 
@@ -16,12 +17,13 @@ impl Vector {
     /// Moves the server of `csn` forward; never back.
     pub fn advance(&mut self, csn: Csn) {
         let seen = self.0.entry(csn.server_id()).or_insert(csn);
-        *seen = csn.max(*seen);
+        *seen = if mutation::is(Mutation::VectorGoesBack) { csn } else { csn.max(*seen) };
     }
 
     /// Whether everything up to `csn` of its server is applied.
     pub fn covers(&self, csn: Csn) -> bool {
-        self.get(csn.server_id()).is_some_and(|seen| seen >= csn)
+        let less = mutation::is(Mutation::CoversLess);
+        self.get(csn.server_id()).is_some_and(|seen| seen > csn || (seen == csn && !less))
     }
 
     /// Whether everything that `other` has is applied here too.

@@ -1,10 +1,11 @@
 //! One database: entries, names, and what is remembered of the past.
 
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::sync::Arc;
-use xmppsync_replica::merge::{Applied, Node, Schema, Tree, apply, follow};
-use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Operation, Place, names};
+use xmppsync_replica::merge::{Applied, apply, follow};
+use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Operation, Place, Vector, names};
 
 /// An entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,9 @@ pub struct Entry {
 
 type Name = (EntryUuid, String);
 
+/// More than any change takes: some mistakes in the rules would go round for ever.
+const LOOKS_MAX: u32 = 100_000;
+
 /// A database, with what a journal knows.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -39,6 +43,10 @@ pub struct Model {
     /// Changes that wait for an entry.
     waiting: BTreeMap<EntryUuid, Vec<Arc<Change>>>,
     lost: Vec<Lost>,
+    /// The latest change that was forgotten.
+    forgotten: Option<Csn>,
+    /// How often the rules may still look at an entry for this change.
+    looks: u32,
 }
 
 impl Model {
@@ -63,6 +71,8 @@ impl Model {
             deleted: BTreeMap::new(),
             waiting: BTreeMap::new(),
             lost: Vec::new(),
+            forgotten: None,
+            looks: LOOKS_MAX,
         }
     }
 
@@ -91,6 +101,11 @@ impl Model {
         self.waiting.values().flatten()
     }
 
+    /// The latest change that was forgotten.
+    pub fn forgotten(&self) -> Option<Csn> {
+        self.forgotten
+    }
+
     /// The entry with this name.
     pub fn named(&self, parent: EntryUuid, rdn: &str) -> Option<EntryUuid> {
         self.names.get(&(parent, key(rdn))).copied()
@@ -105,7 +120,10 @@ impl Model {
     pub fn dn(&self, uuid: EntryUuid) -> String {
         let mut dn = String::new();
         let mut at = uuid;
+        let mut left = self.entries.len();
         while let Some(Entry { place: Some(place), displaced, .. }) = self.entries.get(&at) {
+            assert!(left > 0, "an entry is below itself");
+            left -= 1;
             match displaced {
                 true => dn.push_str(&names::displaced(at, &place.rdn)),
                 false => dn.push_str(&place.rdn),
@@ -118,6 +136,7 @@ impl Model {
 
     /// A change that another replica made.
     pub fn apply(&mut self, change: &Arc<Change>) {
+        self.looks = LOOKS_MAX;
         match apply(self, change).unwrap_or_else(|never| match never {}) {
             Applied::Done => self.applied(change),
             Applied::Waits(uuid) => {
@@ -128,6 +147,7 @@ impl Model {
 
     /// A change that a client made here, which is carried out already.
     pub fn follow(&mut self, change: &Arc<Change>, from: Option<Place>) {
+        self.looks = LOOKS_MAX;
         if let Some(from) = from {
             follow(self, change, from).unwrap_or_else(|never| match never {});
         }
@@ -149,6 +169,48 @@ impl Model {
         for change in waiting {
             self.apply(&change);
         }
+    }
+
+    /// Forgets the changes up to here: nothing comes any more that is earlier than one of them. Returns how many.
+    ///
+    /// Kept is what tells of an entry's name: a value that was deleted and stays as long as it is the name goes with it, whenever
+    /// that is.
+    pub fn forget(&mut self, upto: &Vector) -> u64 {
+        let mut count = 0;
+        for changes in self.history.values() {
+            let last = changes.iter().rev().find(|change| upto.covers(change.csn));
+            self.forgotten = self.forgotten.max(last.map(|change| change.csn));
+        }
+        let entries = &self.entries;
+        self.history.retain(|uuid, changes| {
+            let before = changes.len();
+            let place = entries.get(uuid).and_then(|entry| entry.place.as_ref());
+            let naming: Vec<String> = place
+                .map(|place| names::avas(&place.rdn).into_iter().map(|(name, _)| name).collect())
+                .unwrap_or_default();
+            let modifies = |change: &Arc<Change>| match &change.operation {
+                Operation::Modify(request) => request.changes.iter().any(|modify| {
+                    naming.iter().any(|name| modify.modification.atype.eq_ignore_ascii_case(name))
+                }),
+                _ => false,
+            };
+            let names_change = changes.iter().any(modifies);
+            let tells = |change: &Arc<Change>| {
+                names_change && (modifies(change) || !matches!(change.operation, Operation::Modify(_)))
+            };
+            changes.retain(|change| !upto.covers(change.csn) || tells(change));
+            count += (before - changes.len()) as u64;
+            !changes.is_empty()
+        });
+        self.moves.retain(|csn, _| !upto.covers(*csn));
+        count
+    }
+
+    /// Whether the change was applied, or waits, and was not forgotten.
+    pub fn remembers(&self, change: &Change) -> bool {
+        let is_it = |known: &Arc<Change>| known.csn == change.csn;
+        let history = self.history.get(&change.uuid).into_iter().flatten();
+        { history }.any(is_it) || self.waiting().any(is_it)
     }
 
     /// Carries out what a client asked for; everything was checked.
@@ -219,149 +281,4 @@ pub(crate) fn is_single(attribute: &str) -> bool {
 fn named_values(rdn: &str) -> BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>> {
     let avas = names::avas(rdn).into_iter();
     avas.map(|(name, value)| (name.to_ascii_lowercase(), keyed(vec![value]))).collect()
-}
-
-impl Schema for Model {
-    type Error = Infallible;
-
-    fn is_single(&mut self, attribute: &str) -> Result<bool, Infallible> {
-        Ok(is_single(attribute))
-    }
-
-    fn normalize(&mut self, _: &str, value: &[u8]) -> Result<Vec<u8>, Infallible> {
-        Ok(normal(value))
-    }
-}
-
-impl Tree for Model {
-    fn node(&mut self, uuid: EntryUuid) -> Result<Option<Node>, Infallible> {
-        Ok(self.entries.get(&uuid).map(|entry| Node {
-            csn: Some(entry.csn),
-            place: entry.place.clone(),
-            displaced: entry.displaced,
-            glue: entry.glue,
-            created: entry.created.as_str().as_bytes().to_vec(),
-        }))
-    }
-
-    fn holder(&mut self, place: &Place) -> Result<Option<EntryUuid>, Infallible> {
-        Ok(self.named(place.parent, &place.rdn))
-    }
-
-    fn displaced(&mut self, place: &Place) -> Result<Vec<EntryUuid>, Infallible> {
-        let aside = self.aside.get(&(place.parent, key(&place.rdn)));
-        Ok(aside.into_iter().flatten().copied().collect())
-    }
-
-    fn has_children(&mut self, uuid: EntryUuid) -> Result<bool, Infallible> {
-        Ok(self.children.contains_key(&uuid))
-    }
-
-    fn attributes(&mut self, uuid: EntryUuid) -> Result<Vec<(String, Vec<Vec<u8>>)>, Infallible> {
-        let Some(entry) = self.entries.get(&uuid) else { return Ok(Vec::new()) };
-        let values = |values: &BTreeMap<Vec<u8>, Vec<u8>>| values.values().cloned().collect();
-        Ok(entry.attributes.iter().map(|(name, all)| (name.clone(), values(all))).collect())
-    }
-
-    fn later(&mut self, uuid: EntryUuid, after: Option<Csn>) -> Result<Vec<Arc<Change>>, Infallible> {
-        let later = |change: &&Arc<Change>| after.is_none_or(|after| change.csn > after);
-        Ok(self.history.get(&uuid).into_iter().flatten().filter(later).cloned().collect())
-    }
-
-    fn moves(&mut self, from: Csn) -> Result<Vec<Move>, Infallible> {
-        Ok(self.moves.range(from..).map(|(_, made)| *made).collect())
-    }
-
-    fn deleted(&mut self, uuid: EntryUuid) -> Result<Option<(Csn, Option<Place>)>, Infallible> {
-        Ok(self.deleted.get(&uuid).cloned())
-    }
-
-    fn add(&mut self, change: &Change, place: Option<&Place>, displaced: bool) -> Result<(), Infallible> {
-        let (Operation::Add(request) | Operation::Put(request)) = &change.operation else { return Ok(()) };
-        let mut attributes = BTreeMap::new();
-        for attribute in &request.attributes {
-            attributes.insert(attribute.atype.to_ascii_lowercase(), keyed(attribute.vals.clone()));
-        }
-        let (csn, place) = (change.csn, place.cloned());
-        self.insert(change.uuid, Entry { csn, place, displaced, glue: false, created: csn, attributes });
-        Ok(())
-    }
-
-    fn add_glue(
-        &mut self,
-        uuid: EntryUuid,
-        csn: Csn,
-        place: &Place,
-        displaced: bool,
-    ) -> Result<(), Infallible> {
-        let (attributes, place) = (named_values(&place.rdn), Some(place.clone()));
-        self.insert(uuid, Entry { csn, place, displaced, glue: true, created: csn, attributes });
-        Ok(())
-    }
-
-    fn make_glue(&mut self, uuid: EntryUuid, csn: Csn) -> Result<(), Infallible> {
-        if let Some(entry) = self.entries.get_mut(&uuid) {
-            entry.glue = true;
-            entry.csn = csn;
-            entry.created = csn;
-            entry.attributes = entry.place.as_ref().map(|place| named_values(&place.rdn)).unwrap_or_default();
-        }
-        Ok(())
-    }
-
-    fn set(
-        &mut self,
-        uuid: EntryUuid,
-        change: &Change,
-        values: Vec<(String, Vec<Vec<u8>>)>,
-    ) -> Result<(), Infallible> {
-        let Some(entry) = self.entries.get_mut(&uuid) else { return Ok(()) };
-        for (name, values) in values {
-            let name = name.to_ascii_lowercase();
-            match values.is_empty() {
-                true => entry.attributes.remove(&name),
-                false => entry.attributes.insert(name, keyed(values)),
-            };
-        }
-        entry.csn = entry.csn.max(change.csn);
-        Ok(())
-    }
-
-    fn name(&mut self, uuid: EntryUuid, place: &Place, displaced: bool) -> Result<(), Infallible> {
-        if let Some(mut entry) = self.take(uuid) {
-            for (name, values) in named_values(&place.rdn) {
-                entry.attributes.entry(name).or_default().extend(values);
-            }
-            entry.place = Some(place.clone());
-            entry.displaced = displaced;
-            self.insert(uuid, entry);
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, uuid: EntryUuid) -> Result<(), Infallible> {
-        assert!(!self.children.contains_key(&uuid), "an entry with children is removed");
-        self.take(uuid);
-        Ok(())
-    }
-
-    fn note_move(&mut self, made: Move) -> Result<(), Infallible> {
-        self.moves.insert(made.csn, made);
-        Ok(())
-    }
-
-    fn note_place(&mut self, uuid: EntryUuid, place: Place) -> Result<(), Infallible> {
-        // The tombstone itself may come in the same step.
-        let csn = self.deleted.get(&uuid).map(|(csn, _)| *csn);
-        let placeholder = self.entries.get(&self.suffix).map(|entry| entry.created);
-        if let Some(csn) = csn.or(placeholder) {
-            self.deleted.insert(uuid, (csn, Some(place)));
-        }
-        Ok(())
-    }
-
-    fn note_lost(&mut self, lost: Lost) -> Result<(), Infallible> {
-        self.lost.push(lost);
-        Ok(())
-    }
 }

@@ -1,4 +1,5 @@
 //! Any order in which the changes of some servers come, with any of them repeated, gives one tree.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers may fail a test.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;

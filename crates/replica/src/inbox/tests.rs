@@ -90,6 +90,33 @@ fn what_comes_within_that_moment_was_not_lost() {
 }
 
 #[test]
+fn a_card_that_was_overtaken_hides_nothing() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    card(&mut inbox, 1, 1, now);
+    live(&mut inbox, 4, 5);
+    card(&mut inbox, 1, 1, now);
+    assert_eq!(drain(&mut inbox, later(now)), ["gap 0-3", "pull from 1 after 1"]);
+}
+
+#[test]
+fn what_a_batch_showed_is_missing_although_the_card_of_another_run_does_not_tell() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    live(&mut inbox, 4, 5);
+    card(&mut inbox, 1, 1, now);
+    assert_eq!(drain(&mut inbox, later(now)), ["gap 0-3", "pull from 1 after 1"]);
+}
+
+#[test]
+fn a_hole_that_nobody_was_asked_for_is_healed_when_the_batch_comes_late() {
+    let (now, mut inbox) = (Instant::now(), at(1));
+    live(&mut inbox, 3, 3);
+    assert_eq!(drain(&mut inbox, Instant::now()), ["gap 0-2"]);
+    live(&mut inbox, 2, 2);
+    assert_eq!(drain(&mut inbox, later(now)), ["apply 2-2", "apply 3-3", "healed"]);
+    assert!(!inbox.is_behind());
+}
+
+#[test]
 fn any_peer_whose_card_covers_it_is_asked_and_the_next_one_when_it_does_not_answer() {
     let (now, mut inbox) = (Instant::now(), at(1));
     card(&mut inbox, 2, 5, now);

@@ -5,6 +5,7 @@ use super::placing::{settle, stand_in, unglue};
 use super::tree::{Node, Tree};
 use super::values::{self, Attribute};
 use super::{Lost, Place};
+use crate::mutation::{self, Mutation};
 use crate::{Change, Csn, EntryUuid, Operation, names};
 use std::sync::Arc;
 
@@ -74,6 +75,10 @@ pub fn follow<T: Tree>(tree: &mut T, change: &Change, from: Place) -> Result<(),
                 let (csn, child) = (change.csn, change.uuid);
                 tree.note_move(super::Move { csn, child, from: Some(from.parent), to, made: true })?;
             }
+            // It may have taken along a name of its own that it does not need where it is now.
+            if let Some(Node { place: Some(now), displaced: true, .. }) = tree.node(change.uuid)? {
+                settle(tree, &now)?;
+            }
         }
         _ => return Ok(()),
     }
@@ -95,7 +100,9 @@ fn lose<T: Tree>(
 fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
     let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
     let place = change.parent.map(|parent| Place { parent, rdn });
-    if let Some((csn, known)) = tree.deleted(change.uuid)? {
+    if let Some((csn, known)) =
+        tree.deleted(change.uuid)?.filter(|_| !mutation::is(Mutation::TombstoneForgotten))
+    {
         // What an offline tool brought back is later than the delete.
         if !(matches!(change.operation, Operation::Put(_)) && change.csn > csn) {
             if let (None, Some(place)) = (known, place) {
@@ -193,7 +200,9 @@ fn keep_name<T: Tree>(
     attribute: &str,
     values: &mut Vec<Vec<u8>>,
 ) -> Result<(), T::Error> {
-    let Some(place) = &node.place else { return Ok(()) };
+    let Some(place) = node.place.as_ref().filter(|_| !mutation::is(Mutation::NameValueForgotten)) else {
+        return Ok(());
+    };
     for (name, value) in names::avas(&place.rdn) {
         if !name.eq_ignore_ascii_case(attribute) {
             continue;
@@ -233,7 +242,7 @@ fn report<T: Tree>(
 
 /// What was applied to the entry that is later than the change. Nothing is, unless the entry tells so.
 fn later<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<Vec<Arc<Change>>, T::Error> {
-    if node.csn.is_none_or(|csn| csn <= change.csn) {
+    if node.csn.is_none_or(|csn| csn <= change.csn) || mutation::is(Mutation::LaterForgotten) {
         return Ok(Vec::new());
     }
     tree.later(change.uuid, Some(change.csn))
@@ -274,6 +283,9 @@ fn rename<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied,
 
 /// Whether a rename of the entry is known that is later.
 fn is_renamed<T: Tree>(tree: &mut T, change: &Change) -> Result<Option<Csn>, T::Error> {
+    if mutation::is(Mutation::RenameOutOfOrder) {
+        return Ok(None);
+    }
     let renames = |later: &&Arc<Change>| match &later.operation {
         Operation::ModifyDn { request, .. } => names::split(&request.dn).0 != request.newrdn,
         Operation::Put(_) => true,
@@ -346,7 +358,7 @@ fn move_below<T: Tree>(tree: &mut T, change: &Change, to: EntryUuid) -> Result<(
     Ok(())
 }
 
-/// One of them whose new parent is, for now, not below itself.
+/// One of them whose new parent is, for now, not below itself. A parent that is deleted would come back where it was.
 fn first_free<T: Tree>(
     tree: &mut T,
     left: &[(EntryUuid, EntryUuid)],
@@ -354,14 +366,7 @@ fn first_free<T: Tree>(
 ) -> Result<usize, T::Error> {
     for at in (start..left.len()).chain(0..start) {
         let (uuid, to) = left[at];
-        let mut above = Some(to);
-        let mut is_free = true;
-        while let Some(parent) = above {
-            is_free &= parent != uuid;
-            above =
-                tree.node(parent)?.and_then(|node| node.place).map(|place| place.parent).filter(|_| is_free);
-        }
-        if is_free {
+        if !moves::is_within(tree, to, uuid, moves::parent)? {
             return Ok(at);
         }
     }
@@ -415,12 +420,15 @@ fn rename_deleted<T: Tree>(
 
 fn delete<T: Tree>(tree: &mut T, change: &Change, node: Option<Node>) -> Result<Applied, T::Error> {
     let Some(node) = node else { return Ok(Applied::Done) };
+    if mutation::is(Mutation::DeleteLosesToLater) && node.csn > Some(change.csn) {
+        return Ok(Applied::Done);
+    }
     if !node.glue {
         for lost in later(tree, change, &node)? {
             lose(tree, &lost, change.csn, "dn", Vec::new())?;
         }
     }
-    if node.glue || tree.has_children(change.uuid)? {
+    if node.glue || (tree.has_children(change.uuid)? && !mutation::is(Mutation::GlueForgotten)) {
         let csn = node.csn.filter(|_| node.glue).map_or(change.csn, |csn| csn.max(change.csn));
         tree.make_glue(change.uuid, csn)?;
         if let Some(place) = &node.place {
@@ -434,7 +442,9 @@ fn delete<T: Tree>(tree: &mut T, change: &Change, node: Option<Node>) -> Result<
     tree.remove(change.uuid)?;
     if let Some(place) = node.place {
         tree.note_place(change.uuid, place.clone())?;
-        settle(tree, &place)?;
+        if !mutation::is(Mutation::NameStaysFree) {
+            settle(tree, &place)?;
+        }
         unglue(tree, place.parent)?;
     }
     Ok(Applied::Done)

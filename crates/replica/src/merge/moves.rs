@@ -2,9 +2,11 @@
 //! trees"): the later ones are undone, the one that comes is made, and the later ones are made again.
 
 use super::Move;
+use super::placing::place_of_delete;
 use super::tree::Tree;
+use crate::mutation::{self, Mutation};
 use crate::{Csn, EntryUuid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a move leads to.
 #[derive(Debug, Default)]
@@ -29,21 +31,10 @@ impl<T: Tree> Overlay<'_, T> {
         }
     }
 
-    /// Whether `below` is `above`, or somewhere below it.
-    fn is_within(&mut self, below: EntryUuid, above: EntryUuid) -> Result<bool, T::Error> {
-        let mut at = Some(below);
-        while let Some(uuid) = at {
-            if uuid == above {
-                return Ok(true);
-            }
-            at = self.parent(uuid)?;
-        }
-        Ok(false)
-    }
-
     fn make(&mut self, mut this: Move) -> Result<Move, T::Error> {
         this.from = self.parent(this.child)?;
-        this.made = !self.is_within(this.to, this.child)?;
+        this.made =
+            mutation::is(Mutation::CycleAllowed) || !is_within(self, this.to, this.child, Self::parent)?;
         if this.made {
             self.parents.insert(this.child, Some(this.to));
         }
@@ -51,12 +42,35 @@ impl<T: Tree> Overlay<'_, T> {
     }
 }
 
+/// Whether `below` is `above`, or somewhere below it.
+pub(crate) fn is_within<C, E>(
+    context: &mut C,
+    below: EntryUuid,
+    above: EntryUuid,
+    parent: impl Fn(&mut C, EntryUuid) -> Result<Option<EntryUuid>, E>,
+) -> Result<bool, E> {
+    // Should deleted entries be below one another, that ends as well.
+    let mut seen = BTreeSet::new();
+    let mut at = Some(below);
+    while let Some(uuid) = at.filter(|uuid| seen.insert(*uuid)) {
+        if uuid == above {
+            return Ok(true);
+        }
+        at = parent(context, uuid)?;
+    }
+    Ok(false)
+}
+
 /// The entry's parent, whether or not the entry is there.
-fn parent<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<EntryUuid>, T::Error> {
+pub(crate) fn parent<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<EntryUuid>, T::Error> {
     if let Some(node) = tree.node(uuid)? {
         return Ok(node.place.map(|place| place.parent));
     }
-    let place = tree.deleted(uuid)?.and_then(|(_, place)| place);
+    let place = match tree.deleted(uuid)? {
+        Some((_, None)) => place_of_delete(tree, uuid)?,
+        Some((_, known)) => known,
+        None => None,
+    };
     Ok(place.map(|place| place.parent))
 }
 
@@ -67,7 +81,10 @@ pub(crate) fn work_out<T: Tree>(
     child: EntryUuid,
     to: EntryUuid,
 ) -> Result<Moved, T::Error> {
-    let known = tree.moves(csn)?;
+    let mut known = tree.moves(csn)?;
+    if mutation::is(Mutation::MovesNotRedone) {
+        known.clear();
+    }
     let mut overlay = Overlay { tree, parents: BTreeMap::new() };
     for undone in known.iter().rev().filter(|known| known.made) {
         overlay.parents.insert(undone.child, undone.from);

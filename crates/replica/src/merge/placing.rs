@@ -2,7 +2,11 @@
 
 use super::Place;
 use super::tree::{Node, Tree};
+use crate::mutation::{self, Mutation};
 use crate::{EntryUuid, Operation, names};
+
+/// Who comes first has a right to a name: whether it is glue, when it was made, which one it is.
+type Rank = (bool, Vec<u8>, EntryUuid);
 
 /// Gives a name to the one that has the right to it: of the entries that are meant to have it, the one that was created first. Glue
 /// comes behind all that are not deleted.
@@ -12,14 +16,13 @@ pub(crate) fn settle<T: Tree>(tree: &mut T, place: &Place) -> Result<(), T::Erro
         return Ok(());
     }
     let holder = tree.holder(place)?;
-    /// Not glue, when it was made, and to have an order among equals.
-    type Rank = (bool, Vec<u8>, EntryUuid);
     let mut first: Option<(Rank, Place)> = None;
     for uuid in waiting.into_iter().chain(holder) {
         let Some(Node { place: Some(place), glue, created, .. }) = tree.node(uuid)? else { continue };
         // Glue has lost what told when it was made.
         let rank = (glue, if glue { Vec::new() } else { created }, uuid);
-        if first.as_ref().is_none_or(|(before, _)| rank < *before) {
+        if first.as_ref().is_none_or(|(before, _)| (rank < *before) != mutation::is(Mutation::NameToTheLater))
+        {
             first = Some((rank, place));
         }
     }
@@ -77,7 +80,8 @@ fn climb<T: Tree>(
     Ok(None)
 }
 
-fn place_of_delete<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<Place>, T::Error> {
+/// Where an entry was when it was deleted, as far as its delete tells.
+pub(crate) fn place_of_delete<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<Place>, T::Error> {
     let deletes = tree.later(uuid, None)?.into_iter().rev().filter_map(|change| {
         match (&change.operation, change.parent) {
             (Operation::Delete { dn }, Some(parent)) => {
@@ -92,7 +96,7 @@ fn place_of_delete<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<Option<Plac
 /// Removes glue that nobody needs any more, from here upwards.
 pub(crate) fn unglue<T: Tree>(tree: &mut T, mut uuid: EntryUuid) -> Result<(), T::Error> {
     while let Some(Node { glue: true, place: Some(place), .. }) = tree.node(uuid)? {
-        if tree.has_children(uuid)? {
+        if tree.has_children(uuid)? || mutation::is(Mutation::GlueStays) {
             break;
         }
         tree.remove(uuid)?;

@@ -1,6 +1,7 @@
 //! The values of one attribute after a change that comes late: what they would be, had it come in its turn.
 
 use super::tree::Schema;
+use crate::mutation::{self, Mutation};
 use crate::{Change, Csn, Operation, names};
 use ldap3_proto::proto::{LdapModify, LdapModifyType};
 
@@ -144,6 +145,7 @@ impl<S: Schema> Attribute<'_, S> {
         }
         for step in later.iter().flatten() {
             match (step, &mut known) {
+                (Step::Replace(_), None) if mutation::is(Mutation::ReplaceSparesValues) => {}
                 (Step::Replace(_), None) => return Ok(current),
                 (Step::Replace(values), Some(all)) => *all = put_all(Vec::new(), self.keyed_all(values)?),
                 (Step::Add(values), Some(all)) => {
@@ -152,7 +154,9 @@ impl<S: Schema> Attribute<'_, S> {
                 (Step::Delete(values), Some(all)) => take_all(all, &self.keyed_all(values)?),
                 (Step::Add(values) | Step::Delete(values), None) => {
                     let decided = self.keyed_all(values)?;
-                    touched.retain(|(key, _)| !decided.iter().any(|(other, _)| other == key));
+                    let is_decided = |key: &Vec<u8>| decided.iter().any(|(other, _)| other == key);
+                    touched
+                        .retain(|(key, _)| mutation::is(Mutation::LaterValueForgotten) || !is_decided(key));
                 }
                 (Step::Increment(_), _) => {}
             }
@@ -210,6 +214,7 @@ fn merge_single(current: Vec<Value>, steps: &[Step], later: &[Vec<Step>]) -> Vec
     let mut register = Register::default();
     steps.iter().for_each(|step| register.follow(step));
     if register.known.is_some() {
+        let later = if mutation::is(Mutation::SingleValueOutOfOrder) { &[] } else { later };
         later.iter().flatten().for_each(|step| register.follow(step));
         return register.known.flatten().into_iter().collect();
     }
@@ -217,6 +222,7 @@ fn merge_single(current: Vec<Value>, steps: &[Step], later: &[Vec<Step>]) -> Vec
     later.iter().flatten().for_each(|step| after.follow(step));
     match after.known {
         Some(_) => current,
+        None if mutation::is(Mutation::IncrementForgotten) && !later.is_empty() => current,
         None => current.iter().map(|value| plus(value, register.by)).collect(),
     }
 }
@@ -246,6 +252,7 @@ fn put_all(mut all: Vec<Keyed>, values: Vec<Keyed>) -> Vec<Keyed> {
     for (key, value) in values {
         match all.iter_mut().find(|(other, _)| *other == key) {
             // Equal by the matching rule, not byte for byte: the later one is the one that stays.
+            Some(_) if mutation::is(Mutation::FirstSpellingStays) => {}
             Some(found) => found.1 = value,
             None => all.push((key, value)),
         }

@@ -1,0 +1,37 @@
+//! Groups of replicas on a virtual clock, with everything that breaks in between. `XMPPSYNC_SEEDS` tries more of them; a long hunt is
+//! `cargo xtask sim --seeds 100000`.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers may fail a test.
+
+use xmppsync_sim::{Scenario, Stats, shrink};
+
+const STEPS: u32 = 300;
+
+#[test]
+fn replicas_are_alike_again_whatever_broke_and_nothing_acknowledged_is_lost() {
+    let count: u64 = std::env::var("XMPPSYNC_SEEDS").ok().and_then(|seed| seed.parse().ok()).unwrap_or(150);
+    let mut all = Stats::default();
+    for seed in 0..count {
+        let scenario = Scenario::new(seed, STEPS);
+        let (stats, outcome) = scenario.run();
+        all.add(&stats);
+        if let Err(violation) = outcome {
+            let (least, violation) = shrink(&scenario, &violation);
+            let story = least.story().join("\n");
+            panic!("cargo xtask sim --seed {seed} --steps {STEPS}: {violation}\n{story}");
+        }
+    }
+    // It is no test when nothing happens.
+    for happened in [all.operations, all.crashes, all.cuts, all.pulls, all.compared, all.restores, all.joined]
+    {
+        assert!(happened > 0, "{all:?}");
+    }
+}
+
+#[test]
+fn the_same_scenario_does_the_same() {
+    for seed in 0..5 {
+        let scenario = Scenario::new(seed, STEPS);
+        assert_eq!(scenario.run().0, scenario.run().0);
+        assert_eq!(scenario.story(), scenario.story());
+    }
+}
