@@ -326,6 +326,11 @@ int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_namin
 	Modifications **tail;
 	int outcome, rc;
 
+	if (to->nsuperior != NULL && dnIsSuffix(to->nsuperior, &t->ndn)) {
+		/* The frontend would refuse it; back-mdb makes a circle that nobody finds again. */
+		slap_mods_free(mods, 1);
+		return xs_say(v, XS_FAILED, LDAP_UNWILLING_TO_PERFORM, "bug: it would be below itself");
+	}
 	op->o_tag = LDAP_REQ_MODRDN;
 	op->o_req_dn = t->dn;
 	op->o_req_ndn = t->ndn;
@@ -346,6 +351,7 @@ int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_namin
 		queue_csn(op, change);
 		/* A value of the new RDN may be there already. */
 		op->o_permissive_modify = SLAP_CONTROL_NONCRITICAL;
+		xs_forget_last_entry(x->db);
 		rc = op->o_bd->be_modrdn(op, &rs);
 		op->o_permissive_modify = SLAP_CONTROL_NONE;
 		if (rc == LDAP_OTHER && x->txn != NULL && x->text[0] == '\0') {
@@ -500,7 +506,7 @@ static int needs_care(xs_op *x, const xs_change *change, const target *t, int th
 		return t->glue;
 	default:
 		/* A move has its place among all moves. */
-		return t->glue || t->elsewhere || later(t, change) || change->new_superior.ptr != NULL;
+		return t->glue || t->displaced || t->elsewhere || later(t, change) || change->new_superior.ptr != NULL;
 	}
 }
 

@@ -1,4 +1,4 @@
-/* Which attributes travel, and back-mdb's table of their descriptions. */
+/* Which attributes travel, back-mdb's table of their descriptions, and its last entry. */
 
 #include "shim.h"
 #include "back-mdb/back-mdb.h"
@@ -71,5 +71,16 @@ void xs_attributes_forget(xs_db *db, int known)
 	}
 	if (mdb->mi_numads > known) {
 		mdb->mi_numads = known;
+	}
+}
+
+/* back-mdb appends what belongs to the entry that was added last (back-mdb/dn2id.c 155-157). Where that one is renamed after
+ * others were moved below it, there is something behind its place already, and the rename fails. It is only a hint. */
+void xs_forget_last_entry(xs_db *db)
+{
+	struct mdb_info *mdb = mdb_of(db);
+
+	if (mdb != NULL) {
+		mdb->mi_nextid = NOID;
 	}
 }

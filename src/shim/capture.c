@@ -303,6 +303,26 @@ static xs_capture *remember(xs_db *db, Operation *op, slap_overinst *on)
 	return c;
 }
 
+/* A client gives an entry that was displaced, and so has its entryUUID in its name, another one: the old name's values go, but
+ * for that. */
+static void keep_uuid(Operation *op)
+{
+	Modifications **m = &op->orr_modlist, *gone;
+
+	while (*m != NULL) {
+		gone = *m;
+		if (gone->sml_desc != slap_schema.si_ad_entryUUID
+			|| (gone->sml_op != LDAP_MOD_DELETE && gone->sml_op != SLAP_MOD_SOFTDEL))
+		{
+			m = &gone->sml_next;
+			continue;
+		}
+		*m = gone->sml_next;
+		gone->sml_next = NULL;
+		slap_mods_free(gone, 1);
+	}
+}
+
 int xs_hook_write(Operation *op, SlapReply *rs)
 {
 	slap_overinst *on = (slap_overinst *)op->o_bd->bd_info;
@@ -320,6 +340,9 @@ int xs_hook_write(Operation *op, SlapReply *rs)
 	 * the bytes of the extended request happen to be (overlays/dds.c 1164-1182). */
 	if (op->o_tag == LDAP_REQ_MODIFY && op->orm_no_opattrs && csn_of(op, op->orm_modlist).len == 0) {
 		op->orm_no_opattrs = 0;
+	}
+	if (op->o_tag == LDAP_REQ_MODRDN) {
+		keep_uuid(op);
 	}
 	count_move(db, op);
 	c = remember(db, op, on);

@@ -186,6 +186,9 @@ static int write_below(Operation *op, SlapReply *rs, slap_operation_t which)
 	 * nothing of it is looked at any more. */
 	give_back(&h);
 	forget_callback(op, &h.cb);
+	/* The last entry below glue went. slapd would delete that one as well, as another change with the same CSN; here the rules
+	 * see to it, on all servers alike. */
+	op->o_delete_glue_parent = 0;
 	if (minting) {
 		/* The backend does that too; one CSN left pending would hold back all of this server. */
 		slap_graduate_commit_csn(op);

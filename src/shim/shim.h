@@ -97,6 +97,8 @@ int xs_replicated(AttributeDescription *ad, int in_add);
 int xs_made_here(xs_db *db, AttributeDescription *ad);
 int xs_attributes_known(xs_db *db);
 void xs_attributes_forget(xs_db *db, int known);
+/* Before a rename. */
+void xs_forget_last_entry(xs_db *db);
 
 /* pool.c */
 void xs_start_later(xs_db *db);

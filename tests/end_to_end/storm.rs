@@ -115,7 +115,7 @@ fn random_writes_on_four_servers_whose_lines_are_cut_and_mended_have_one_result(
         made += usize::from(write(&mut clients[server], &mut rng));
     }
     lines.iter().for_each(Line::mend);
-    let dump = assert_equal_with(&group.servers, SUFFIX, ContextCsn::Compare, crate::PATIENCE * 3)
+    let dump = assert_equal_with(&group.servers, SUFFIX, ContextCsn::Compare, crate::PATIENCE)
         .unwrap_or_else(|different| {
             for server in &group.servers {
                 let log = server.log();
