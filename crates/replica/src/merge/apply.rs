@@ -120,12 +120,32 @@ fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
     if let Some(missing) = stand_in(tree, place.parent)? {
         return Ok(Applied::Waits(missing));
     }
-    let taken = tree.holder(&place)?.is_some();
+    let to = place.parent;
+    let mut place = place;
+    if let Some(Node { place: Some(glue), .. }) = tree.node(change.uuid)? {
+        // Whether it can go there from where it is, the moves tell.
+        place.parent = glue.parent;
+        relocate(tree, change.uuid, place.clone())?;
+    }
+    let taken = tree.holder(&place)?.is_some_and(|holder| holder != change.uuid);
     tree.add(change, Some(&place), taken)?;
     if taken {
         settle(tree, &place)?;
     }
+    if matches!(change.operation, Operation::Put(_)) {
+        bring_back(tree, change, to)?;
+    }
     Ok(Applied::Done)
+}
+
+/// The entry of a state has come, perhaps after it was deleted: earlier moves do not take it away, and later changes, which had no
+/// effect without it, are made.
+fn bring_back<T: Tree>(tree: &mut T, change: &Change, parent: EntryUuid) -> Result<(), T::Error> {
+    move_below(tree, change, parent)?;
+    for later in tree.later(change.uuid, Some(change.csn))? {
+        apply(tree, &later)?;
+    }
+    Ok(())
 }
 
 /// The add of an entry that came back as glue where it was deleted. Only now is it known where it was at first, and what that means
@@ -250,10 +270,10 @@ fn later<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<Vec<Arc<
 
 /// A state of an entry that is there: its values, and its name like a rename's.
 fn put<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T::Error> {
-    if let (Some(parent), Some(place)) = (change.parent, &node.place) {
+    if let (Some(parent), Some(_)) = (change.parent, &node.place) {
         let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
-        let moves = (parent != place.parent).then_some(parent);
-        if let Some(missing) = go(tree, change, &node, moves, Some(rdn))? {
+        // Also where it is there already: it goes back there after an earlier move that comes late.
+        if let Some(missing) = go(tree, change, &node, Some(parent), Some(rdn))? {
             return Ok(Applied::Waits(missing));
         }
     }
@@ -424,7 +444,13 @@ fn delete<T: Tree>(tree: &mut T, change: &Change, node: Option<Node>) -> Result<
         return Ok(Applied::Done);
     }
     if !node.glue {
-        for lost in later(tree, change, &node)? {
+        let later = later(tree, change, &node)?;
+        // What an offline tool brought back is later than the delete.
+        if let Some(back) = later.iter().find(|later| matches!(later.operation, Operation::Put(_))) {
+            lose(tree, change, back.csn, "dn", Vec::new())?;
+            return Ok(Applied::Done);
+        }
+        for lost in later {
             lose(tree, &lost, change.csn, "dn", Vec::new())?;
         }
     }

@@ -70,8 +70,13 @@ impl Tree for Model {
         for attribute in &request.attributes {
             attributes.insert(attribute.atype.to_ascii_lowercase(), keyed(attribute.vals.clone()));
         }
-        let (csn, place) = (change.csn, place.cloned());
-        self.insert(change.uuid, Entry { csn, place, displaced, glue: false, created: csn, attributes });
+        // A state tells when the entry was made.
+        let created = request.attributes.iter().find(|attribute| attribute.atype == "createTimestamp");
+        let created = created.and_then(|attribute| Csn::parse(attribute.vals.first()?).ok());
+        // It may be there as glue.
+        self.take(change.uuid);
+        let (csn, place, created) = (change.csn, place.cloned(), created.unwrap_or(change.csn));
+        self.insert(change.uuid, Entry { csn, place, displaced, glue: false, created, attributes });
         Ok(())
     }
 
