@@ -27,7 +27,9 @@ impl World {
         }
         self.stats.crashes += 1;
         self.leave(at)?;
-        self.replicas[at].up = false;
+        let replica = &mut self.replicas[at];
+        replica.up = false;
+        replica.disk.journal.lose(&replica.disk.vector, &mut self.network.rng);
         Ok(())
     }
 
