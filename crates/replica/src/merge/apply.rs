@@ -105,12 +105,18 @@ fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
     {
         // What an offline tool brought back is later than the delete.
         if !(matches!(change.operation, Operation::Put(_)) && change.csn > csn) {
-            if let (None, Some(place)) = (known, place) {
-                let parent = place.parent;
-                tree.note_place(change.uuid, place)?;
-                move_below(tree, change, parent)?;
-            }
-            return Ok(Applied::Done);
+            let is_state = matches!(change.operation, Operation::Put(_));
+            let missing = match (known, place) {
+                (None, Some(place)) => {
+                    let parent = place.parent;
+                    tree.note_place(change.uuid, place)?;
+                    move_below(tree, change, parent)?;
+                    None
+                }
+                (Some(known), Some(place)) if is_state => name_deleted(tree, change, known, place)?,
+                _ => None,
+            };
+            return Ok(missing.map_or(Applied::Done, Applied::Waits));
         }
     }
     let Some(place) = place else {
@@ -146,6 +152,27 @@ fn bring_back<T: Tree>(tree: &mut T, change: &Change, parent: EntryUuid) -> Resu
         apply(tree, &later)?;
     }
     Ok(())
+}
+
+/// A state of an entry that is deleted says where it is, as a rename does. Returns an entry that has to come before.
+fn name_deleted<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    known: Place,
+    place: Place,
+) -> Result<Option<EntryUuid>, T::Error> {
+    if let Some(node) = tree.node(change.uuid)? {
+        return go(tree, change, &node, Some(place.parent), Some(place.rdn));
+    }
+    let to = place.parent;
+    if tree.node(to)?.is_none() && tree.deleted(to)?.is_none_or(|(_, place)| place.is_none()) {
+        return Ok(Some(to));
+    }
+    if is_renamed(tree, change)?.is_none() {
+        tree.note_place(change.uuid, Place { rdn: place.rdn, ..known })?;
+    }
+    move_below(tree, change, to)?;
+    Ok(None)
 }
 
 /// The add of an entry that came back as glue where it was deleted. Only now is it known where it was at first, and what that means
