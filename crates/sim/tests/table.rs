@@ -364,3 +364,11 @@ fn a_state_of_a_deleted_entry_that_has_children_brings_it_back_from_glue() {
     assert_eq!(model.dn(uuid(9)), "cn=y,cn=z,cn=p,dc=example");
     assert!(!model.entries()[&uuid(8)].glue && values(&model, 8, "title") == ["a"]);
 }
+
+#[test]
+fn glue_has_the_name_and_the_place_of_the_last_state_before_the_delete() {
+    let rest = [add(2, 9, 8, "y"), put(3, 8, 7, "z"), delete(4, 8, 7)];
+    let model = settled(&[add(1, 8, ROOT, "x"), add(1, 7, ROOT, "p")], &rest);
+    assert!(model.entries()[&uuid(8)].glue);
+    assert_eq!(model.dn(uuid(9)), "cn=y,cn=z,cn=p,dc=example");
+}
