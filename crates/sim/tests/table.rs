@@ -372,3 +372,15 @@ fn glue_has_the_name_and_the_place_of_the_last_state_before_the_delete() {
     assert!(model.entries()[&uuid(8)].glue);
     assert_eq!(model.dn(uuid(9)), "cn=y,cn=z,cn=p,dc=example");
 }
+
+#[test]
+fn values_of_a_state_stay_when_a_later_rename_came_before_it() {
+    let mut state = Change::clone(&put(4, 9, ROOT, "f"));
+    if let Operation::Put(entry) = &mut state.operation {
+        entry.attributes[0] = attribute("cn", &["b", "f"]);
+    }
+    let rest =
+        [rename(2, 9, "b", "f", None), delete(3, 9, ROOT), Arc::new(state), rename(5, 9, "b", "e", None)];
+    let model = settled(&[add(1, 9, ROOT, "b")], &rest);
+    assert_eq!(values(&model, 9, "cn"), ["e", "f"]);
+}

@@ -41,10 +41,10 @@ pub fn apply<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error
         (Operation::Put(_), Some(node)) if !node.glue => put(tree, change, node),
         (Operation::Add(_) | Operation::Put(_), _) => add(tree, change),
         (Operation::Modify(_), Some(node)) if !node.glue => {
-            modify(tree, change, &node, "")?;
+            modify(tree, change, &node, Before::default())?;
             Ok(Applied::Done)
         }
-        (Operation::ModifyDn { .. }, Some(node)) => rename(tree, change, node),
+        (Operation::ModifyDn { .. }, Some(node)) => rename(tree, change, node, None),
         (_, node) => {
             let Some((csn, place)) = tree.deleted(change.uuid)? else {
                 return Ok(Applied::Waits(change.uuid));
@@ -149,7 +149,10 @@ fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
 fn bring_back<T: Tree>(tree: &mut T, change: &Change, parent: EntryUuid) -> Result<(), T::Error> {
     move_below(tree, change, parent)?;
     for later in tree.later(change.uuid, Some(change.csn))? {
-        apply(tree, &later)?;
+        match (&later.operation, tree.node(change.uuid)?) {
+            (Operation::ModifyDn { .. }, Some(node)) => rename(tree, &later, node, Some(change))?,
+            _ => apply(tree, &later)?,
+        };
     }
     Ok(())
 }
@@ -191,8 +194,17 @@ fn add_deleted<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<()
     move_below(tree, change, parent)
 }
 
-/// The change's effect on the values, late or not. `before`: the RDN that the entry had before the change.
-fn modify<T: Tree>(tree: &mut T, change: &Change, node: &Node, before: &str) -> Result<(), T::Error> {
+/// What was before a change.
+#[derive(Clone, Copy, Default)]
+struct Before<'a> {
+    /// The RDN that the entry had.
+    rdn: &'a str,
+    /// The state by which it just came back, which the database does not remember yet.
+    state: Option<&'a Change>,
+}
+
+/// The change's effect on the values, late or not.
+fn modify<T: Tree>(tree: &mut T, change: &Change, node: &Node, before: Before<'_>) -> Result<(), T::Error> {
     let later = later(tree, change, node)?;
     let mut touched = values::attributes(change);
     let current = tree.attributes(change.uuid)?;
@@ -224,15 +236,17 @@ fn modify<T: Tree>(tree: &mut T, change: &Change, node: &Node, before: &str) -> 
 fn drop_name<T: Tree>(
     tree: &mut T,
     change: &Change,
-    before: &str,
+    before: Before<'_>,
     attribute: &str,
     values: &mut Vec<Vec<u8>>,
 ) -> Result<(), T::Error> {
-    let old = names::avas(before).into_iter().filter(|(name, _)| name.eq_ignore_ascii_case(attribute));
+    let old = names::avas(before.rdn).into_iter().filter(|(name, _)| name.eq_ignore_ascii_case(attribute));
     for (_, value) in old {
         let mut all = tree.later(change.uuid, None)?;
-        let at = all.partition_point(|known| known.csn < change.csn);
-        all.insert(at, Arc::new(change.clone()));
+        for new in before.state.into_iter().chain([change]) {
+            let at = all.partition_point(|known| known.csn < new.csn);
+            all.insert(at, Arc::new(new.clone()));
+        }
         let steps: Vec<_> = all.iter().flat_map(|change| values::steps(change, attribute)).collect();
         let mut attribute = Attribute { name: attribute, single: false, schema: &mut *tree };
         attribute.drop_deleted(&value, &steps, values)?;
@@ -305,11 +319,17 @@ fn put<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T:
         }
     }
     let node = tree.node(change.uuid)?.unwrap_or(node);
-    modify(tree, change, &node, "")?;
+    modify(tree, change, &node, Before::default())?;
     Ok(Applied::Done)
 }
 
-fn rename<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T::Error> {
+/// `state`: see [`Before`].
+fn rename<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    node: Node,
+    state: Option<&Change>,
+) -> Result<Applied, T::Error> {
     let Operation::ModifyDn { request, .. } = &change.operation else { return Ok(Applied::Done) };
     if node.glue && tree.deleted(change.uuid)?.is_none_or(|(_, place)| place.is_none()) {
         // Its add tells where it was before, see `stand_in`.
@@ -321,9 +341,9 @@ fn rename<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied,
         return Ok(Applied::Waits(missing));
     }
     if !node.glue {
-        let before = node.place.as_ref().map(|place| place.rdn.clone()).unwrap_or_default();
+        let rdn = node.place.as_ref().map(|place| place.rdn.clone()).unwrap_or_default();
         let node = tree.node(change.uuid)?.unwrap_or(node);
-        modify(tree, change, &node, &before)?;
+        modify(tree, change, &node, Before { rdn: &rdn, state })?;
     }
     Ok(Applied::Done)
 }
