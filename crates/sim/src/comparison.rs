@@ -24,6 +24,7 @@ impl World {
             return Ok(());
         }
         self.stats.compared += 1;
+        self.replicas[with].exposed = true;
         self.take_from(at, with)?;
         let replica = &mut self.replicas[at];
         // What is on its way into the database comes again, if it is still missing.

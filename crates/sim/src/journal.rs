@@ -1,5 +1,7 @@
 //! What a replica keeps of the changes of all origins, to answer pulls.
 
+use rand::RngExt;
+use rand::rngs::SmallRng;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use xmppsync_replica::{Batch, BootId, Change, Csn, ServerId, Vector};
@@ -55,6 +57,14 @@ impl Journal {
                 log.floor = Some(first.change.csn);
                 log.changes.pop_front();
             }
+        }
+    }
+
+    /// The server stopped: of what the database has not taken yet, the last may not have been on disk.
+    pub(crate) fn lose(&mut self, applied: &Vector, rng: &mut SmallRng) {
+        for (server, log) in &mut self.logs {
+            let safe = log.changes.partition_point(|record| Some(record.change.csn) <= applied.get(*server));
+            log.changes.truncate(rng.random_range(safe..=log.changes.len()));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the checkers know: every change that was acknowledged to a client, and which of them each replica has applied.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use xmppsync_replica::{Change, Csn, Unseen, Vector};
@@ -54,9 +55,19 @@ pub(crate) fn broken(checker: Checker, text: impl Into<String>) -> Checked {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     origins: Vec<Vec<Arc<Change>>>,
+    /// What went into the state under which a server sends it after a crash.
+    merged: BTreeSet<Csn>,
 }
 
 impl Ledger {
+    /// A crash took the changes of an entry from the journal: what they led to is sent as a state, with the CSN of the last.
+    pub(crate) fn merge(&mut self, changes: &[Csn], state: &Arc<Change>) {
+        self.merged.extend(changes.iter().filter(|csn| **csn != state.csn));
+        if let Some(at) = self.position(state.csn) {
+            self.origins[index(state.csn)][at] = Arc::clone(state);
+        }
+    }
+
     pub(crate) fn made(&mut self, change: Arc<Change>) {
         let origin = index(change.csn);
         if self.origins.len() <= origin {
@@ -73,6 +84,10 @@ impl Ledger {
         self.of(index(csn)).binary_search_by_key(&csn, |change| change.csn).ok()
     }
 
+    fn counts(&self, change: &Change) -> bool {
+        !self.merged.contains(&change.csn)
+    }
+
     /// What the one has applied and the other has not, in the order of the CSNs.
     pub(crate) fn lacking<'a>(&'a self, of: &Applied, at: &Applied) -> Vec<&'a Arc<Change>> {
         self.all(|csn| of.has(self, csn) && !at.has(self, csn))
@@ -80,7 +95,8 @@ impl Ledger {
 
     /// All changes that somebody has applied, in the order of their CSNs.
     pub(crate) fn all(&self, by: impl Fn(Csn) -> bool) -> Vec<&Arc<Change>> {
-        let mut all: Vec<_> = self.origins.iter().flatten().filter(|change| by(change.csn)).collect();
+        let mut all: Vec<_> =
+            self.origins.iter().flatten().filter(|change| self.counts(change) && by(change.csn)).collect();
         all.sort_by_key(|change| change.csn);
         all
     }
@@ -149,8 +165,9 @@ impl Applied {
         let all = ledger.of(origin);
         let from = all.partition_point(|change| Some(change.csn) <= before);
         let covered = all.iter().enumerate().skip(from).take_while(|(_, change)| change.csn <= until);
-        let mut missing =
-            covered.filter(|(at, change)| !self.bit(origin, *at) && !unseen.contains(change.csn));
+        let mut missing = covered.filter(|(at, change)| {
+            !self.bit(origin, *at) && !unseen.contains(change.csn) && ledger.counts(change)
+        });
         missing.next().map(|(_, change)| change.csn)
     }
 

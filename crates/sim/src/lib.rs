@@ -5,6 +5,17 @@
 //! (one of them), `network` (virtual time), `world` (what happens between them), `comparison`, `mishaps` (what
 //! breaks), `members` (who comes and goes), [`Scenario`] (a run
 //! from its seed), `ledger` and `tree` (the checkers).
+//!
+//! What is simpler than in the overlay:
+//!
+//! - A comparison knows what two databases lack of each other by change, and happens at one moment (`comparison`).
+//! - A replica that comes loads a database together with the changes, moves and deletes that its source remembers (`members`).
+//! - Changes are forgotten by a rule that is stricter than the time that a journal keeps them (`Replica::stable`), and deletes
+//!   never. What tells of the values of an entry's name is kept longer (`Model::forget`).
+//! - A server that was put back notices it, and its clock is not put back with it (`members`).
+//! - Of own changes that a crash takes from the journal only adds and modifies become states, and only if the entry's last change is among
+//!   them; the others are found whole (`mishaps`).
+//! - Batches that are too large, the offline store, and what a database refuses are not there.
 #![forbid(unsafe_code)]
 
 mod clock;

@@ -73,11 +73,12 @@ fn hunt(arguments: &Arguments) -> ExitCode {
         count as f64 / seconds.max(1e-9),
     );
     println!(
-        "{} changes applied, {} pulls, {} crashes, {} cuts, {} changes forgotten by journals, {} databases put back, {} \
+        "{} changes applied, {} pulls, {} crashes after which {} entries were sent as states, {} cuts, {} changes forgotten by journals, {} databases put back, {} \
          comparisons, {} databases taken over, {} replicas came and {} went",
         all.applied,
         all.pulls,
         all.crashes,
+        all.states,
         all.cuts,
         all.trims,
         all.restores,

@@ -25,6 +25,7 @@ pub(crate) struct Backup {
 impl World {
     /// A copy of the database is put aside.
     pub(crate) fn back_up(&mut self, at: usize) {
+        self.replicas[at].exposed = true;
         let backup = Backup { of: at, disk: self.replicas[at].disk.clone() };
         if self.backups.len() == BACKUPS_MAX {
             self.backups.remove(0);
@@ -71,6 +72,7 @@ impl World {
         };
         self.stats.joined += 1;
         let source = up[rng.random_range(0..up.len())];
+        self.replicas[source].exposed = true;
         let Replica { disk, room, .. } = &self.replicas[source];
         let mut disk = Stored { journal: Journal::beginning(&disk.vector), ..disk.clone() };
         // Of the source itself its card tells.

@@ -5,7 +5,9 @@ use crate::network::Message;
 use crate::world::World;
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use xmppsync_replica::{Csn, EntryUuid, Operation};
 
 impl World {
     /// A replica has come: it and those that it hears see each other's cards.
@@ -27,8 +29,41 @@ impl World {
         }
         self.stats.crashes += 1;
         self.leave(at)?;
-        self.replicas[at].up = false;
+        self.lose_own(at);
+        let replica = &mut self.replicas[at];
+        replica.up = false;
+        replica.disk.journal.lose(&replica.disk.vector, &mut self.network.rng);
         Ok(())
+    }
+
+    /// The journal does not have what was committed last. What the database has of it is sent as states, if the entries tell of it.
+    fn lose_own(&mut self, at: usize) {
+        let replica = &mut self.replicas[at];
+        let mut lost: BTreeMap<EntryUuid, Vec<Csn>> = BTreeMap::new();
+        for change in &replica.unsynced {
+            match change.operation {
+                Operation::Add(_) | Operation::Modify(_) => {
+                    lost.entry(change.uuid).or_default().push(change.csn)
+                }
+                // Where an entry was before is in the journal only.
+                _ => return,
+            }
+        }
+        if replica.exposed || self.network.rng.random_bool(0.3) {
+            return;
+        }
+        let state = |(uuid, csns): (&EntryUuid, &Vec<Csn>)| replica.disk.model.state(*uuid, *csns.last()?);
+        let Some(mut states) = lost.iter().map(state).collect::<Option<Vec<_>>>() else { return };
+        for (csns, state) in lost.values().zip(&states) {
+            replica.disk.model.merge(csns, state);
+            self.ledger.merge(csns, state);
+        }
+        self.stats.states += states.len() as u64;
+        if let Some(story) = &mut self.story {
+            story.extend(states.iter().map(|state| format!("  sent as a state: {state:?}")));
+        }
+        states.sort_by_key(|state| state.csn);
+        replica.unsynced = states.into();
     }
 
     /// It starts again.

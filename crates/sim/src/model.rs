@@ -2,6 +2,7 @@
 
 mod rules;
 
+use ldap3_proto::proto::{LdapAddRequest, LdapPartialAttribute};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xmppsync_replica::merge::{Applied, apply, follow};
@@ -26,6 +27,9 @@ pub struct Entry {
 
 type Name = (EntryUuid, String);
 
+/// The attribute of a state that tells when the entry was made.
+const CREATED: &str = "createTimestamp";
+
 /// More than any change takes: some mistakes in the rules would go round for ever.
 const LOOKS_MAX: u32 = 100_000;
 
@@ -40,6 +44,8 @@ pub struct Model {
     history: BTreeMap<EntryUuid, Vec<Arc<Change>>>,
     moves: BTreeMap<Csn, Move>,
     deleted: BTreeMap<EntryUuid, (Csn, Option<Place>)>,
+    /// The latest states of entries that were applied.
+    states: BTreeMap<EntryUuid, Csn>,
     /// Changes that wait for an entry.
     waiting: BTreeMap<EntryUuid, Vec<Arc<Change>>>,
     lost: Vec<Lost>,
@@ -69,6 +75,7 @@ impl Model {
             history: BTreeMap::new(),
             moves: BTreeMap::new(),
             deleted: BTreeMap::new(),
+            states: BTreeMap::new(),
             waiting: BTreeMap::new(),
             lost: Vec::new(),
             forgotten: None,
@@ -86,9 +93,9 @@ impl Model {
         self.suffix
     }
 
-    /// Whether a delete of the entry is known.
+    /// Whether a delete of the entry is known, and no later state.
     pub fn is_deleted(&self, uuid: EntryUuid) -> bool {
-        self.deleted.contains_key(&uuid)
+        self.deleted.get(&uuid).is_some_and(|(csn, _)| Some(csn) > self.states.get(&uuid))
     }
 
     /// What had no effect, as far as that was noticed here.
@@ -99,6 +106,35 @@ impl Model {
     /// Changes that wait for an entry to come.
     pub fn waiting(&self) -> impl Iterator<Item = &Arc<Change>> {
         self.waiting.values().flatten()
+    }
+
+    /// The entry as it is, as a change, if just these changes of its server were the last that it got.
+    pub fn state(&self, uuid: EntryUuid, last: Csn) -> Option<Arc<Change>> {
+        let entry = self.entries.get(&uuid).filter(|entry| entry.csn == last && !entry.glue)?;
+        let attribute = |(name, values): (&String, &BTreeMap<_, Vec<u8>>)| LdapPartialAttribute {
+            atype: name.clone(),
+            vals: values.values().cloned().collect(),
+        };
+        let made = LdapPartialAttribute {
+            atype: CREATED.to_owned(),
+            vals: vec![entry.created.as_str().as_bytes().to_vec()],
+        };
+        let attributes = entry.attributes.iter().map(attribute).chain([made]).collect();
+        let operation = Operation::Put(LdapAddRequest { dn: self.dn(uuid), attributes });
+        let parent = entry.place.as_ref().map(|place| place.parent);
+        Some(Arc::new(Change { csn: last, uuid, parent, operation }))
+    }
+
+    /// The journal has lost these changes of an entry, and has its state instead.
+    pub fn merge(&mut self, changes: &[Csn], state: &Arc<Change>) {
+        if let Some(history) = self.history.get_mut(&state.uuid) {
+            history.retain(|change| !changes.contains(&change.csn));
+        }
+        if let Some(to) = state.parent {
+            let made = Move { csn: state.csn, child: state.uuid, from: Some(to), to, made: true };
+            self.moves.insert(state.csn, made);
+        }
+        self.applied(state);
     }
 
     /// The latest change that was forgotten.
@@ -159,6 +195,10 @@ impl Model {
         let at = history.partition_point(|known| known.csn < change.csn);
         if history.get(at).is_none_or(|known| known.csn != change.csn) {
             history.insert(at, Arc::clone(change));
+        }
+        if matches!(change.operation, Operation::Put(_)) {
+            let state = self.states.entry(change.uuid).or_insert(change.csn);
+            *state = change.csn.max(*state);
         }
         if matches!(change.operation, Operation::Delete { .. }) {
             let tombstone = self.deleted.entry(change.uuid).or_insert((change.csn, None));

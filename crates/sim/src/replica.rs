@@ -45,6 +45,8 @@ pub(crate) struct Replica {
     pub(crate) outbox: Outbox,
     /// Own changes that are committed and not in the journal yet.
     pub(crate) unsynced: VecDeque<Arc<Change>>,
+    /// Somebody has read the database while such changes were in it.
+    pub(crate) exposed: bool,
     /// What the journal has and the database is to take.
     pub(crate) queue: VecDeque<Vec<Arc<Change>>>,
     /// What each peer's last card told, as far as it is not settled.
@@ -72,6 +74,7 @@ impl Replica {
             inbox,
             outbox,
             unsynced: VecDeque::new(),
+            exposed: false,
             queue: VecDeque::new(),
             shown: Vec::new(),
             carded: 0,
@@ -108,6 +111,7 @@ impl Replica {
 
     /// Puts what is in the journal where others hear of it.
     pub(crate) fn publish(&mut self) {
+        self.exposed = false;
         while let Some(change) = self.unsynced.pop_front() {
             let csn = change.csn;
             self.outbox.push(Arc::clone(&change));

@@ -71,7 +71,10 @@ pub(crate) fn compare<'a>(
             return broken(Checker::Waiting, format!("{} waits for ever at {server}", change.csn));
         }
         for change in &changes {
-            let is_there = || model.entries().get(&change.uuid).is_some_and(|entry| !entry.glue);
+            let is_there = || {
+                let entry = model.entries().get(&change.uuid);
+                entry.is_some_and(|entry| !entry.glue) && model.is_deleted(change.uuid)
+            };
             if matches!(change.operation, Operation::Delete { .. }) && is_there() {
                 let text = format!("{} was deleted by {} and is there at {server}", change.uuid, change.csn);
                 return broken(Checker::Resurrection, text);

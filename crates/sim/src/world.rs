@@ -30,6 +30,8 @@ pub struct Stats {
     pub applied: u64,
     /// Stops in mid-run.
     pub crashes: u64,
+    /// Entries that were sent as states after that.
+    pub states: u64,
     /// Cuts of the network.
     pub cuts: u64,
     /// Questions to journals.
@@ -55,6 +57,7 @@ impl Stats {
         self.events += other.events;
         self.applied += other.applied;
         self.crashes += other.crashes;
+        self.states += other.states;
         self.cuts += other.cuts;
         self.pulls += other.pulls;
         self.compared += other.compared;
@@ -323,7 +326,7 @@ pub(crate) fn apply_one(replica: &mut Replica, ledger: &Ledger, change: &Arc<Cha
     }
     replica.clock.observe(csn);
     replica.disk.model.apply(change);
-    if matches!(change.operation, Operation::Delete { .. }) || replica.disk.model.is_deleted(change.uuid) {
+    if replica.disk.model.is_deleted(change.uuid) {
         let is_there = replica.disk.model.entries().get(&change.uuid).is_some_and(|entry| !entry.glue);
         if is_there {
             let text = format!("{} is deleted and there at {}", change.uuid, replica.server);

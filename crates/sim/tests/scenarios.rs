@@ -8,7 +8,7 @@ const STEPS: u32 = 300;
 
 #[test]
 fn replicas_are_alike_again_whatever_broke_and_nothing_acknowledged_is_lost() {
-    let count: u64 = std::env::var("XMPPSYNC_SEEDS").ok().and_then(|seed| seed.parse().ok()).unwrap_or(150);
+    let count: u64 = std::env::var("XMPPSYNC_SEEDS").ok().and_then(|seed| seed.parse().ok()).unwrap_or(100);
     let mut all = Stats::default();
     for seed in 0..count {
         let scenario = Scenario::new(seed, STEPS);

@@ -313,3 +313,74 @@ fn a_displaced_entry_that_a_client_moves_gets_its_name_where_that_is_free() {
     assert_eq!(here.dn(uuid(9)), "cn=x,cn=p,dc=example");
     assert_eq!(here.entries(), there.entries());
 }
+
+fn put(second: u64, entry: u8, parent: u8, name: &str) -> Arc<Change> {
+    let attributes = vec![attribute("cn", &[name]), attribute("createTimestamp", &[csn(1).as_str()])];
+    let dn = format!("cn={name},dc=example");
+    change(second, entry, Some(parent), Operation::Put(LdapAddRequest { dn, attributes }))
+}
+
+#[test]
+fn a_state_takes_earlier_changes_and_moves_and_leaves_later_ones() {
+    let rest = [
+        add(1, 9, ROOT, "x"),
+        rename(2, 9, "x", "x", Some(7)),
+        modify(3, 9, LdapModifyType::Replace, "title", &["a"]),
+        put(4, 9, ROOT, "y"),
+        modify(5, 9, LdapModifyType::Replace, "mail", &["b"]),
+    ];
+    let model = settled(&[add(1, 7, ROOT, "p")], &rest);
+    assert_eq!(model.dn(uuid(9)), "cn=y,dc=example");
+    assert_eq!((values(&model, 9, "title").len(), values(&model, 9, "mail").len()), (0, 1));
+    assert_eq!(
+        settled(&[add(1, 7, ROOT, "p"), add(1, 9, ROOT, "x")], &rest[1..]).dn(uuid(9)),
+        "cn=y,dc=example"
+    );
+}
+
+#[test]
+fn a_state_that_is_later_than_a_delete_brings_the_entry_back() {
+    let rest = [
+        delete(2, 9, ROOT),
+        put(3, 9, ROOT, "x"),
+        modify(4, 9, LdapModifyType::Replace, "title", &["a"]),
+        rename(5, 9, "x", "y", None),
+    ];
+    let model = settled(&[add(1, 9, ROOT, "x")], &rest);
+    assert_eq!(model.dn(uuid(9)), "cn=y,dc=example");
+    assert_eq!(values(&model, 9, "title"), ["a"]);
+}
+
+#[test]
+fn a_state_of_a_deleted_entry_that_has_children_brings_it_back_from_glue() {
+    let before = [add(1, 8, ROOT, "x"), add(1, 7, ROOT, "p")];
+    let rest = [
+        delete(2, 8, ROOT),
+        add(3, 9, 8, "y"),
+        put(4, 8, 7, "z"),
+        modify(5, 8, LdapModifyType::Replace, "title", &["a"]),
+    ];
+    let model = settled(&before, &rest);
+    assert_eq!(model.dn(uuid(9)), "cn=y,cn=z,cn=p,dc=example");
+    assert!(!model.entries()[&uuid(8)].glue && values(&model, 8, "title") == ["a"]);
+}
+
+#[test]
+fn glue_has_the_name_and_the_place_of_the_last_state_before_the_delete() {
+    let rest = [add(2, 9, 8, "y"), put(3, 8, 7, "z"), delete(4, 8, 7)];
+    let model = settled(&[add(1, 8, ROOT, "x"), add(1, 7, ROOT, "p")], &rest);
+    assert!(model.entries()[&uuid(8)].glue);
+    assert_eq!(model.dn(uuid(9)), "cn=y,cn=z,cn=p,dc=example");
+}
+
+#[test]
+fn values_of_a_state_stay_when_a_later_rename_came_before_it() {
+    let mut state = Change::clone(&put(4, 9, ROOT, "f"));
+    if let Operation::Put(entry) = &mut state.operation {
+        entry.attributes[0] = attribute("cn", &["b", "f"]);
+    }
+    let rest =
+        [rename(2, 9, "b", "f", None), delete(3, 9, ROOT), Arc::new(state), rename(5, 9, "b", "e", None)];
+    let model = settled(&[add(1, 9, ROOT, "b")], &rest);
+    assert_eq!(values(&model, 9, "cn"), ["e", "f"]);
+}

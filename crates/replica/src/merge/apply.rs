@@ -41,10 +41,10 @@ pub fn apply<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error
         (Operation::Put(_), Some(node)) if !node.glue => put(tree, change, node),
         (Operation::Add(_) | Operation::Put(_), _) => add(tree, change),
         (Operation::Modify(_), Some(node)) if !node.glue => {
-            modify(tree, change, &node, "")?;
+            modify(tree, change, &node, Before::default())?;
             Ok(Applied::Done)
         }
-        (Operation::ModifyDn { .. }, Some(node)) => rename(tree, change, node),
+        (Operation::ModifyDn { .. }, Some(node)) => rename(tree, change, node, None),
         (_, node) => {
             let Some((csn, place)) = tree.deleted(change.uuid)? else {
                 return Ok(Applied::Waits(change.uuid));
@@ -105,12 +105,18 @@ fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
     {
         // What an offline tool brought back is later than the delete.
         if !(matches!(change.operation, Operation::Put(_)) && change.csn > csn) {
-            if let (None, Some(place)) = (known, place) {
-                let parent = place.parent;
-                tree.note_place(change.uuid, place)?;
-                move_below(tree, change, parent)?;
-            }
-            return Ok(Applied::Done);
+            let is_state = matches!(change.operation, Operation::Put(_));
+            let missing = match (known, place) {
+                (None, Some(place)) => {
+                    let parent = place.parent;
+                    tree.note_place(change.uuid, place)?;
+                    move_below(tree, change, parent)?;
+                    None
+                }
+                (Some(known), Some(place)) if is_state => name_deleted(tree, change, known, place)?,
+                _ => None,
+            };
+            return Ok(missing.map_or(Applied::Done, Applied::Waits));
         }
     }
     let Some(place) = place else {
@@ -120,12 +126,56 @@ fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
     if let Some(missing) = stand_in(tree, place.parent)? {
         return Ok(Applied::Waits(missing));
     }
-    let taken = tree.holder(&place)?.is_some();
+    let to = place.parent;
+    let mut place = place;
+    if let Some(Node { place: Some(glue), .. }) = tree.node(change.uuid)? {
+        // Whether it can go there from where it is, the moves tell.
+        place.parent = glue.parent;
+        relocate(tree, change.uuid, place.clone())?;
+    }
+    let taken = tree.holder(&place)?.is_some_and(|holder| holder != change.uuid);
     tree.add(change, Some(&place), taken)?;
     if taken {
         settle(tree, &place)?;
     }
+    if matches!(change.operation, Operation::Put(_)) {
+        bring_back(tree, change, to)?;
+    }
     Ok(Applied::Done)
+}
+
+/// The entry of a state has come, perhaps after it was deleted: earlier moves do not take it away, and later changes, which had no
+/// effect without it, are made.
+fn bring_back<T: Tree>(tree: &mut T, change: &Change, parent: EntryUuid) -> Result<(), T::Error> {
+    move_below(tree, change, parent)?;
+    for later in tree.later(change.uuid, Some(change.csn))? {
+        match (&later.operation, tree.node(change.uuid)?) {
+            (Operation::ModifyDn { .. }, Some(node)) => rename(tree, &later, node, Some(change))?,
+            _ => apply(tree, &later)?,
+        };
+    }
+    Ok(())
+}
+
+/// A state of an entry that is deleted says where it is, as a rename does. Returns an entry that has to come before.
+fn name_deleted<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    known: Place,
+    place: Place,
+) -> Result<Option<EntryUuid>, T::Error> {
+    if let Some(node) = tree.node(change.uuid)? {
+        return go(tree, change, &node, Some(place.parent), Some(place.rdn));
+    }
+    let to = place.parent;
+    if tree.node(to)?.is_none() && tree.deleted(to)?.is_none_or(|(_, place)| place.is_none()) {
+        return Ok(Some(to));
+    }
+    if is_renamed(tree, change)?.is_none() {
+        tree.note_place(change.uuid, Place { rdn: place.rdn, ..known })?;
+    }
+    move_below(tree, change, to)?;
+    Ok(None)
 }
 
 /// The add of an entry that came back as glue where it was deleted. Only now is it known where it was at first, and what that means
@@ -144,8 +194,17 @@ fn add_deleted<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<()
     move_below(tree, change, parent)
 }
 
-/// The change's effect on the values, late or not. `before`: the RDN that the entry had before the change.
-fn modify<T: Tree>(tree: &mut T, change: &Change, node: &Node, before: &str) -> Result<(), T::Error> {
+/// What was before a change.
+#[derive(Clone, Copy, Default)]
+struct Before<'a> {
+    /// The RDN that the entry had.
+    rdn: &'a str,
+    /// The state by which it just came back, which the database does not remember yet.
+    state: Option<&'a Change>,
+}
+
+/// The change's effect on the values, late or not.
+fn modify<T: Tree>(tree: &mut T, change: &Change, node: &Node, before: Before<'_>) -> Result<(), T::Error> {
     let later = later(tree, change, node)?;
     let mut touched = values::attributes(change);
     let current = tree.attributes(change.uuid)?;
@@ -177,15 +236,17 @@ fn modify<T: Tree>(tree: &mut T, change: &Change, node: &Node, before: &str) -> 
 fn drop_name<T: Tree>(
     tree: &mut T,
     change: &Change,
-    before: &str,
+    before: Before<'_>,
     attribute: &str,
     values: &mut Vec<Vec<u8>>,
 ) -> Result<(), T::Error> {
-    let old = names::avas(before).into_iter().filter(|(name, _)| name.eq_ignore_ascii_case(attribute));
+    let old = names::avas(before.rdn).into_iter().filter(|(name, _)| name.eq_ignore_ascii_case(attribute));
     for (_, value) in old {
         let mut all = tree.later(change.uuid, None)?;
-        let at = all.partition_point(|known| known.csn < change.csn);
-        all.insert(at, Arc::new(change.clone()));
+        for new in before.state.into_iter().chain([change]) {
+            let at = all.partition_point(|known| known.csn < new.csn);
+            all.insert(at, Arc::new(new.clone()));
+        }
         let steps: Vec<_> = all.iter().flat_map(|change| values::steps(change, attribute)).collect();
         let mut attribute = Attribute { name: attribute, single: false, schema: &mut *tree };
         attribute.drop_deleted(&value, &steps, values)?;
@@ -250,19 +311,25 @@ fn later<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<Vec<Arc<
 
 /// A state of an entry that is there: its values, and its name like a rename's.
 fn put<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T::Error> {
-    if let (Some(parent), Some(place)) = (change.parent, &node.place) {
+    if let (Some(parent), Some(_)) = (change.parent, &node.place) {
         let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
-        let moves = (parent != place.parent).then_some(parent);
-        if let Some(missing) = go(tree, change, &node, moves, Some(rdn))? {
+        // Also where it is there already: it goes back there after an earlier move that comes late.
+        if let Some(missing) = go(tree, change, &node, Some(parent), Some(rdn))? {
             return Ok(Applied::Waits(missing));
         }
     }
     let node = tree.node(change.uuid)?.unwrap_or(node);
-    modify(tree, change, &node, "")?;
+    modify(tree, change, &node, Before::default())?;
     Ok(Applied::Done)
 }
 
-fn rename<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T::Error> {
+/// `state`: see [`Before`].
+fn rename<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    node: Node,
+    state: Option<&Change>,
+) -> Result<Applied, T::Error> {
     let Operation::ModifyDn { request, .. } = &change.operation else { return Ok(Applied::Done) };
     if node.glue && tree.deleted(change.uuid)?.is_none_or(|(_, place)| place.is_none()) {
         // Its add tells where it was before, see `stand_in`.
@@ -274,9 +341,9 @@ fn rename<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied,
         return Ok(Applied::Waits(missing));
     }
     if !node.glue {
-        let before = node.place.as_ref().map(|place| place.rdn.clone()).unwrap_or_default();
+        let rdn = node.place.as_ref().map(|place| place.rdn.clone()).unwrap_or_default();
         let node = tree.node(change.uuid)?.unwrap_or(node);
-        modify(tree, change, &node, &before)?;
+        modify(tree, change, &node, Before { rdn: &rdn, state })?;
     }
     Ok(Applied::Done)
 }
@@ -424,7 +491,13 @@ fn delete<T: Tree>(tree: &mut T, change: &Change, node: Option<Node>) -> Result<
         return Ok(Applied::Done);
     }
     if !node.glue {
-        for lost in later(tree, change, &node)? {
+        let later = later(tree, change, &node)?;
+        // What an offline tool brought back is later than the delete.
+        if let Some(back) = later.iter().find(|later| matches!(later.operation, Operation::Put(_))) {
+            lose(tree, change, back.csn, "dn", Vec::new())?;
+            return Ok(Applied::Done);
+        }
+        for lost in later {
             lose(tree, &lost, change.csn, "dn", Vec::new())?;
         }
     }

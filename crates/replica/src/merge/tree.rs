@@ -88,7 +88,8 @@ pub trait Tree: Schema {
     /// See [`node`](Self::node).
     fn deleted(&mut self, uuid: EntryUuid) -> Result<Option<(Csn, Option<Place>)>, Self::Error>;
 
-    /// Makes the entry of an add or put, with this name (`None`: the suffix entry), displaced or not.
+    /// Makes the entry of an add or put, with this name (`None`: the suffix entry), displaced or not. If it is there as glue, with just
+    /// this name, the glue becomes the entry, and its children stay.
     ///
     /// # Errors
     /// See [`node`](Self::node).

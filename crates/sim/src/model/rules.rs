@@ -1,6 +1,6 @@
 //! The database as the rules see it.
 
-use super::{Entry, Model, is_single, key, keyed, named_values, normal};
+use super::{CREATED, Entry, Model, is_single, key, keyed, named_values, normal};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -67,11 +67,16 @@ impl Tree for Model {
     fn add(&mut self, change: &Change, place: Option<&Place>, displaced: bool) -> Result<(), Infallible> {
         let (Operation::Add(request) | Operation::Put(request)) = &change.operation else { return Ok(()) };
         let mut attributes = BTreeMap::new();
-        for attribute in &request.attributes {
+        for attribute in request.attributes.iter().filter(|attribute| attribute.atype != CREATED) {
             attributes.insert(attribute.atype.to_ascii_lowercase(), keyed(attribute.vals.clone()));
         }
-        let (csn, place) = (change.csn, place.cloned());
-        self.insert(change.uuid, Entry { csn, place, displaced, glue: false, created: csn, attributes });
+        // A state tells when the entry was made.
+        let created = request.attributes.iter().find(|attribute| attribute.atype == CREATED);
+        let created = created.and_then(|attribute| Csn::parse(attribute.vals.first()?).ok());
+        // It may be there as glue.
+        self.take(change.uuid);
+        let (csn, place, created) = (change.csn, place.cloned(), created.unwrap_or(change.csn));
+        self.insert(change.uuid, Entry { csn, place, displaced, glue: false, created, attributes });
         Ok(())
     }
 
@@ -104,7 +109,7 @@ impl Tree for Model {
         values: Vec<(String, Vec<Vec<u8>>)>,
     ) -> Result<(), Infallible> {
         let Some(entry) = self.entries.get_mut(&uuid) else { return Ok(()) };
-        for (name, values) in values {
+        for (name, values) in values.into_iter().filter(|(name, _)| name != CREATED) {
             let name = name.to_ascii_lowercase();
             match values.is_empty() {
                 true => entry.attributes.remove(&name),
