@@ -169,6 +169,22 @@ impl<'a> HostTree<'a> {
         Ok(())
     }
 
+    /// Glue becomes an entry again, in its place.
+    fn revive(&mut self, glue: &Change, request: &LdapAddRequest) -> Result<(), Outcome> {
+        let dn = glue.operation.dn().to_owned();
+        let stays =
+            |name: &str| request.attributes.iter().any(|wanted| wanted.atype.eq_ignore_ascii_case(name));
+        let others = self.attributes(glue.uuid)?.into_iter().filter(|(name, _)| !stays(name));
+        let others = others.map(|(name, _)| replace(&name, Vec::new()));
+        let wanted = request.attributes.iter().map(|wanted| replace(&wanted.atype, wanted.vals.clone()));
+        let changes = others.chain(wanted).collect();
+        // Another structural class, which the schema allows nobody.
+        self.make_so(glue.uuid, Operation::Modify(LdapModifyRequest { dn, changes }), false)?;
+        self.names().glue.remove(&glue.uuid);
+        self.note(Record::NoGlue(glue.uuid));
+        Ok(())
+    }
+
     fn note_glue(&mut self, uuid: EntryUuid) {
         self.names().glue.insert(uuid);
         self.note(Record::Glue(uuid));
@@ -288,14 +304,19 @@ impl Tree for HostTree<'_> {
 
     fn add(&mut self, change: &Change, place: Option<&Place>, displaced: bool) -> Result<(), Outcome> {
         let (Operation::Add(request) | Operation::Put(request)) = &change.operation else { return Ok(()) };
-        let dn = match place {
-            Some(place) => self.full_dn(change.uuid, place, displaced)?.0,
-            None => request.dn.clone(),
-        };
-        let attributes = request.attributes.clone();
-        // The schema wants no operational attribute in a name.
-        let checked = self.checked && !displaced;
-        self.make_so(change.uuid, Operation::Add(LdapAddRequest { dn, attributes }), checked)?;
+        match self.read(change.uuid)? {
+            Some(glue) => self.revive(&glue, request)?,
+            None => {
+                let dn = match place {
+                    Some(place) => self.full_dn(change.uuid, place, displaced)?.0,
+                    None => request.dn.clone(),
+                };
+                let attributes = request.attributes.clone();
+                // The schema wants no operational attribute in a name.
+                let checked = self.checked && !displaced;
+                self.make_so(change.uuid, Operation::Add(LdapAddRequest { dn, attributes }), checked)?;
+            }
+        }
         self.names().orphans.remove(&change.uuid);
         self.note(Record::Adopted(change.uuid));
         match place {
