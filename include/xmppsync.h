@@ -100,6 +100,9 @@ int xs_txn_begin(xs_op *op);
 int xs_txn_commit(xs_op *op);
 void xs_txn_abort(xs_op *op);
 
+/* In xsr_apply, around changes that commit each by itself: no client writes in between. */
+void xs_exclusive(xs_op *op, int on);
+
 /* What xs_apply says of a change. */
 enum xs_outcome {
 	XS_APPLIED = 0,

@@ -94,13 +94,14 @@ pub(crate) fn csn_of(csn: &xs_csn) -> Result<Csn, CsnError> {
 /// An operation of slapd, for the duration of one call.
 pub(crate) struct SlapdTransaction {
     op: *mut xs_op,
+    exclusive: bool,
 }
 
 impl SlapdTransaction {
     /// # Safety
     /// `op` is valid until this value is dropped, in this thread; or null, and then only dropped.
     pub(crate) unsafe fn new(op: *mut xs_op) -> SlapdTransaction {
-        SlapdTransaction { op }
+        SlapdTransaction { op, exclusive: false }
     }
 
     fn make(&mut self, change: &Change, kind: Kind) -> Outcome {
@@ -131,6 +132,7 @@ impl Drop for SlapdTransaction {
     /// An open transaction holds back every writer of the database; also a panic must end it.
     fn drop(&mut self) {
         self.abort();
+        self.set_exclusive(false);
     }
 }
 
@@ -141,6 +143,14 @@ impl Transaction for SlapdTransaction {
             0 => Ok(true),
             1 => Ok(false),
             _ => Err(Failure { result: OTHER, text: "slapd cannot open a transaction".to_owned() }),
+        }
+    }
+
+    fn set_exclusive(&mut self, on: bool) {
+        if on != self.exclusive && !self.op.is_null() {
+            self.exclusive = on;
+            // SAFETY: `op` is valid, see `new`; each `on` is matched by one that is not, in this thread.
+            unsafe { xs_exclusive(self.op, c_int::from(on)) }
         }
     }
 

@@ -250,6 +250,20 @@ void xs_clock_end(xs_db *db, void (*and_then)(xs_db *db))
 	ldap_pvt_thread_mutex_unlock(&b->mutex);
 }
 
+void xs_exclusive(xs_op *x, int on)
+{
+	struct xs_below *b = find(x->db->be);
+
+	if (b == NULL) {
+		return;
+	}
+	if (on) {
+		ldap_pvt_thread_mutex_lock(&b->mutex);
+	} else {
+		ldap_pvt_thread_mutex_unlock(&b->mutex);
+	}
+}
+
 /* The connection's c_mutex is held here (txn.c 222-262), as it is while the backend waits for its lock. */
 void xs_clock_txn_begin(Operation *op)
 {

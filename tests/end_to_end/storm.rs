@@ -119,6 +119,9 @@ fn random_writes_on_four_servers_whose_lines_are_cut_and_mended_have_one_result(
         .unwrap_or_else(|different| {
             for server in &group.servers {
                 let log = server.log();
+                if let Ok(dir) = std::env::var("XMPPSYNC_LOGS") {
+                    std::fs::write(format!("{dir}/{}.log", server.name()), &log).unwrap();
+                }
                 let lines: Vec<&str> = log
                     .lines()
                     .filter(|line| {

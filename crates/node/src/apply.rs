@@ -8,7 +8,7 @@ use crate::shared::{Incoming, Shared, inventory_record, lock};
 use std::sync::Arc;
 use tracing::{debug, error, warn};
 use xmppsync_journal::{Record, SetAside};
-use xmppsync_replica::{Change, EntryUuid, Operation, Vector};
+use xmppsync_replica::{Change, EntryUuid, Operation, Place, Vector};
 
 /// LDAP result "other".
 const OTHER: i32 = 80;
@@ -58,7 +58,10 @@ struct Held {
 /// Applies what waits until nothing does or the host wants its thread back.
 pub(crate) fn run(shared: &Shared, transaction: &mut dyn Transaction) -> Rest {
     loop {
-        follow(shared, transaction);
+        if !follow(shared, transaction) {
+            lock(&shared.to_apply).pause = Some(limits::TEMPORARY_PAUSE);
+            return Rest::Pause;
+        }
         let work = lock(&shared.to_apply).take();
         if work.is_empty() {
             return Rest::Empty;
@@ -73,30 +76,29 @@ pub(crate) fn run(shared: &Shared, transaction: &mut dyn Transaction) -> Rest {
     }
 }
 
-/// What clients did may have freed names for others. Each step commits by itself.
-fn follow(shared: &Shared, transaction: &mut dyn Transaction) {
-    loop {
-        let Some((change, from)) = lock(&shared.to_apply).to_follow.pop_front() else { return };
-        let mut scratch = Scratch::default();
-        let vector = lock(&shared.vector).clone();
-        match merging::follow(shared, transaction, &mut scratch, &vector, &change, from.clone()) {
+/// What clients did may have freed names for others. Each step commits by itself. `false`: not now.
+fn follow(shared: &Shared, transaction: &mut dyn Transaction) -> bool {
+    while let Some((change, from)) = pop_followed(shared) {
+        let (mut scratch, vector) = (Scratch::default(), lock(&shared.vector).clone());
+        transaction.set_exclusive(true);
+        let followed = merging::follow(shared, transaction, &mut scratch, &vector, &change, from.clone());
+        transaction.set_exclusive(false);
+        let (operation, dn) = (change.operation.name(), change.operation.dn());
+        match followed {
             Ok(()) => scratch.commit(shared),
             Err(Outcome::Temporary(failure)) => {
-                debug!(
-                    "what the {} of \"{}\" means waits: {failure}",
-                    change.operation.name(),
-                    change.operation.dn()
-                );
+                debug!("what the {operation} of \"{dn}\" means waits: {failure}");
                 lock(&shared.to_apply).to_follow.push_front((change, from));
-                return;
+                return false;
             }
-            Err(outcome) => warn!(
-                "a name that the {} of \"{}\" made free stays so: {outcome:?}",
-                change.operation.name(),
-                change.operation.dn()
-            ),
+            Err(outcome) => warn!("a name that the {operation} of \"{dn}\" made free stays so: {outcome:?}"),
         }
     }
+    true
+}
+
+fn pop_followed(shared: &Shared) -> Option<(Arc<Change>, Place)> {
+    lock(&shared.to_apply).to_follow.pop_front()
 }
 
 fn apply_all(
@@ -137,7 +139,10 @@ fn apply_all(
             // Those before it went well and are made again without it.
             Attempt::FailedAt(index, _) => end = index,
             Attempt::AloneAt(0) => {
-                if let Err(failure) = apply_alone(shared, transaction, &work[0]) {
+                transaction.set_exclusive(true);
+                let applied = apply_alone(shared, transaction, &work[0]);
+                transaction.set_exclusive(false);
+                if let Err(failure) = applied {
                     return Err(Held { rest: work, suspect: Some(0), failure });
                 }
                 work.remove(0);

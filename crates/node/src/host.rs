@@ -143,6 +143,9 @@ pub trait Transaction {
     /// # Errors
     /// When the database cannot open one now.
     fn begin(&mut self) -> Result<bool, Failure>;
+    /// While `on`, no client writes: for changes that belong together and commit each by itself. Ends with the transaction at the
+    /// latest.
+    fn set_exclusive(&mut self, on: bool);
     /// Makes one change.
     fn apply(&mut self, change: &Change) -> Outcome;
     /// Makes an entry as a comparison found it elsewhere, or deletes it; nothing where it is later here.

@@ -42,11 +42,17 @@ pub(crate) enum Merged {
 impl Scratch {
     /// A plain delete was made, and its entry was where the change says.
     pub(crate) fn handle_deleted(&mut self, change: &Change) {
-        self.gone.insert(change.uuid, change.csn);
+        self.note_gone(change);
         if let Some(parent) = change.parent {
             let rdn = xmppsync_replica::names::split(change.operation.dn()).0.to_owned();
             self.place(change.uuid, Place { parent, rdn });
         }
+    }
+
+    /// Of several deletes the latest counts.
+    fn note_gone(&mut self, change: &Change) {
+        let gone = self.gone.entry(change.uuid).or_insert(change.csn);
+        *gone = change.csn.max(*gone);
     }
 
     /// Whether something is known of the entry, or of others that wait for a name or a parent, that a plain attempt would not look at.
@@ -116,7 +122,7 @@ pub(crate) fn apply(
     match merge::apply(&mut tree, &placed) {
         Ok(Applied::Done) => {
             if let Operation::Delete { .. } = change.operation {
-                scratch.gone.insert(change.uuid, change.csn);
+                scratch.note_gone(change);
             }
             Merged::Done
         }

@@ -9,6 +9,7 @@ use crate::merging::Names;
 use crate::reads::Reads;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -199,8 +200,12 @@ impl RecentDeletes {
         if !matches!(change.operation, Operation::Delete { .. }) {
             return;
         }
-        if self.csns.insert(change.uuid, change.csn).is_none() {
-            self.order.push_back(change.uuid);
+        match self.csns.entry(change.uuid) {
+            Entry::Occupied(mut known) => *known.get_mut() = change.csn.max(*known.get()),
+            Entry::Vacant(new) => {
+                new.insert(change.csn);
+                self.order.push_back(change.uuid);
+            }
         }
         if self.order.len() > limits::RECENT_DELETES_MAX
             && let Some(oldest) = self.order.pop_front()

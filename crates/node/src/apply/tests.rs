@@ -53,6 +53,7 @@ impl<A: FnMut(u64) -> Outcome> Transaction for Fake<A> {
         self.open.clear();
         Ok(self.atomic)
     }
+    fn set_exclusive(&mut self, _: bool) {}
     fn apply_state(&mut self, state: &Change) -> Outcome {
         self.apply(state)
     }

@@ -293,7 +293,7 @@ impl Tree for HostTree<'_> {
 
     fn deleted(&mut self, uuid: EntryUuid) -> Result<Option<(Csn, Option<Place>)>, Outcome> {
         let place = self.scratch.places.get(&uuid).cloned();
-        let gone = self.scratch.gone.get(&uuid).copied().or(lock(&self.shared.captured).deleted.get(uuid));
+        let gone = self.scratch.gone.get(&uuid).copied().max(lock(&self.shared.captured).deleted.get(uuid));
         let known = self.ask(move |journal| {
             let tombstone = journal.tombstone(uuid)?.map(|(csn, _)| csn);
             Ok((tombstone, journal.place(uuid)?))
