@@ -177,6 +177,7 @@ pub(crate) fn follow(
     from: Place,
 ) -> Result<(), Outcome> {
     let mut tree = HostTree::new(shared, transaction, scratch, applied, change);
+    tree.refresh(change.uuid)?;
     merge::follow(&mut tree, change, from)
 }
 

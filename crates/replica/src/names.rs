@@ -46,6 +46,12 @@ pub fn intended(rdn: &str) -> Cow<'_, str> {
     Cow::Owned(kept.join("+"))
 }
 
+/// The RDN that a rename is meant to give, if it is meant to give another one: a move repeats the RDN as it was.
+pub(crate) fn new_rdn<'a>(dn: &str, newrdn: &'a str) -> Option<Cow<'a, str>> {
+    let new = intended(newrdn);
+    (intended(split(dn).0) != new).then_some(new)
+}
+
 fn is_entry_uuid(part: &str) -> bool {
     part.split_once('=').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case(ENTRY_UUID))
 }

@@ -185,6 +185,19 @@ impl<'a> HostTree<'a> {
         Ok(())
     }
 
+    /// Notes what a client made of the entry's name.
+    pub(super) fn refresh(&mut self, uuid: EntryUuid) -> Result<(), Outcome> {
+        match self.node(uuid)? {
+            Some(Node { displaced, place: Some(place), .. }) => self.mark_displaced(uuid, &place, displaced),
+            _ => {
+                if self.names().displaced.remove(&uuid).is_some() {
+                    self.note(Record::Named(uuid));
+                }
+                Ok(())
+            }
+        }
+    }
+
     fn note_glue(&mut self, uuid: EntryUuid) {
         self.names().glue.insert(uuid);
         self.note(Record::Glue(uuid));
@@ -231,8 +244,13 @@ impl Tree for HostTree<'_> {
         let mut found = Vec::new();
         let wanted = self.rdn_key(&place.rdn);
         for (uuid, other) in meant {
-            if other.parent == place.parent && self.rdn_key(&other.rdn) == wanted {
-                found.push(uuid);
+            if other.parent != place.parent || self.rdn_key(&other.rdn) != wanted {
+                continue;
+            }
+            // A client may have given it another name.
+            match self.node(uuid)? {
+                Some(Node { displaced: true, place: Some(now), .. }) if now == other => found.push(uuid),
+                _ => self.refresh(uuid)?,
             }
         }
         Ok(found)

@@ -7,6 +7,7 @@ use super::values::{self, Attribute};
 use super::{Lost, Place};
 use crate::mutation::{self, Mutation};
 use crate::{Change, Csn, EntryUuid, Operation, names};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What became of a change.
@@ -336,7 +337,7 @@ fn rename<T: Tree>(
         return Ok(Applied::Waits(change.uuid));
     }
     // A move that repeats the RDN as it was renames nothing.
-    let rdn = (names::split(&request.dn).0 != request.newrdn).then(|| request.newrdn.clone());
+    let rdn = names::new_rdn(&request.dn, &request.newrdn).map(Cow::into_owned);
     if let Some(missing) = go(tree, change, &node, change.parent, rdn)? {
         return Ok(Applied::Waits(missing));
     }
@@ -354,7 +355,7 @@ fn is_renamed<T: Tree>(tree: &mut T, change: &Change) -> Result<Option<Csn>, T::
         return Ok(None);
     }
     let renames = |later: &&Arc<Change>| match &later.operation {
-        Operation::ModifyDn { request, .. } => names::split(&request.dn).0 != request.newrdn,
+        Operation::ModifyDn { request, .. } => names::new_rdn(&request.dn, &request.newrdn).is_some(),
         Operation::Put(_) => true,
         _ => false,
     };
@@ -476,8 +477,10 @@ fn rename_deleted<T: Tree>(
     {
         return Ok(Some(to));
     }
-    if names::split(&request.dn).0 != request.newrdn && is_renamed(tree, change)?.is_none() {
-        tree.note_place(change.uuid, Place { rdn: request.newrdn.clone(), ..place })?;
+    if let Some(rdn) = names::new_rdn(&request.dn, &request.newrdn)
+        && is_renamed(tree, change)?.is_none()
+    {
+        tree.note_place(change.uuid, Place { rdn: rdn.into_owned(), ..place })?;
     }
     if let Some(to) = change.parent {
         move_below(tree, change, to)?;

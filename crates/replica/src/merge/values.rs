@@ -80,13 +80,11 @@ fn step(modify: &LdapModify) -> Step {
 fn rename_steps(change: &Change) -> Vec<(String, Step)> {
     let Operation::ModifyDn { request, .. } = &change.operation else { return Vec::new() };
     let (old, _) = names::split(&request.dn);
-    if old == request.newrdn {
-        return Vec::new();
-    }
+    let Some(new) = names::new_rdn(&request.dn, &request.newrdn) else { return Vec::new() };
     let of_old = |value| if request.deleteoldrdn { Step::Delete(value) } else { Step::Add(value) };
     let old = names::avas(names::intended(old).as_ref()).into_iter();
     let old = old.map(|(name, value)| (name, of_old(vec![value])));
-    let new = names::avas(&request.newrdn).into_iter().map(|(name, value)| (name, Step::Add(vec![value])));
+    let new = names::avas(&new).into_iter().map(|(name, value)| (name, Step::Add(vec![value])));
     old.chain(new).collect()
 }
 
