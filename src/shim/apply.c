@@ -188,7 +188,10 @@ int xs_mods_in(Operation *op, const xs_change *change, const target *t, Modifica
 			*out = NULL;
 			return xs_say(v, XS_REFUSED, rc, buffer);
 		}
-		if (!xs_replicated(m->sml_desc, t == NULL) || outdated(t, change, m->sml_desc)) {
+		if (!xs_replicated(m->sml_desc, t == NULL) || outdated(t, change, m->sml_desc)
+			|| (change->is_merged && t != NULL && strcasecmp(m->sml_desc->ad_cname.bv_val, "memberOf") == 0))
+		{
+			/* memberOf: what the rules know of it is not what the overlay made. */
 			slap_mods_free(m, 1);
 			continue;
 		}
@@ -228,7 +231,7 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 	Modifications *mods;
 	Attribute *uuid;
 	Entry *e;
-	int rc, outcome;
+	int rc, outcome, checked;
 
 	outcome = xs_mods_in(op, change, NULL, &mods, v);
 	if (outcome != XS_APPLIED) {
@@ -260,8 +263,11 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 	}
 	op->ora_e = e;
 	op->ora_modlist = NULL;
+	checked = op->o_no_schema_check;
+	op->o_no_schema_check |= has_uuid_name(&e->e_nname);
 	/* be_add queues the CSN that it finds in the entry. */
 	rc = op->o_bd->be_add(op, &rs);
+	op->o_no_schema_check = checked;
 	outcome = judge(v, rc, x->text);
 	if (op->o_req_dn.bv_val != e->e_name.bv_val) {
 		/* back-mdb took the parent's spelling of the DN (ITS#5326) and left the old one to its owner. */
@@ -326,6 +332,10 @@ int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_namin
 	Modifications **tail;
 	int outcome, rc;
 
+	if (BER_BVISEMPTY(&to->rdn)) {
+		slap_mods_free(mods, 1);
+		return xs_say(v, XS_REFUSED, LDAP_INVALID_DN_SYNTAX, "the new RDN is empty");
+	}
 	if (to->nsuperior != NULL && dnIsSuffix(to->nsuperior, &t->ndn)) {
 		/* The frontend would refuse it; back-mdb makes a circle that nobody finds again. */
 		slap_mods_free(mods, 1);
@@ -493,7 +503,8 @@ static int has_other_parent(Operation *op, const xs_change *change)
 static int needs_care(xs_op *x, const xs_change *change, const target *t, int there)
 {
 	if (!there) {
-		return change->operation == XS_ADD && has_other_parent(x->op, change);
+		return (change->operation == XS_ADD && has_other_parent(x->op, change))
+			|| (change->operation == XS_DELETE && !change->is_state);
 	}
 	switch (change->operation) {
 	case XS_MODIFY:
@@ -501,7 +512,7 @@ static int needs_care(xs_op *x, const xs_change *change, const target *t, int th
 	case XS_DELETE:
 		return !change->is_state && (t->glue || t->elsewhere || later(t, change));
 	case XS_PUT:
-		return !change->is_state && later(t, change);
+		return t->glue || (!change->is_state && later(t, change));
 	case XS_ADD:
 		return t->glue;
 	default:

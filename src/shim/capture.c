@@ -398,10 +398,11 @@ int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr)
 	}
 	xs_attributes_forget(db, db->attributes_known);
 	rc = below(op, txnop, ptr);
-	xs_clock_txn_end(op);
 	if (!own) {
+		/* Before others may write: they have to know of it. */
 		xsr_txn_end(db->instance, op->o_conn, txnop == SLAP_TXN_COMMIT && rc == 0);
 	}
+	xs_clock_txn_end(op);
 	xs_suffix_settle(db, op);
 	return rc;
 }

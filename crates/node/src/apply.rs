@@ -4,14 +4,17 @@ use crate::fail::{FailPoint, fail_point};
 use crate::host::{ContextCsnWrite, Failure, Outcome, Transaction};
 use crate::limits;
 use crate::merging::{self, Merged, Scratch};
-use crate::shared::{Incoming, Shared, inventory_record, lock};
+use crate::shared::{Incoming, Shared, Waiting, inventory_record, lock};
 use std::sync::Arc;
+use std::time::Instant;
 use tracing::{debug, error, warn};
-use xmppsync_journal::{Record, SetAside};
+use xmppsync_journal::{Journal, JournalError, Record, SetAside};
 use xmppsync_replica::{Change, EntryUuid, Operation, Place, Vector};
 
 /// LDAP result "other".
 const OTHER: i32 = 80;
+/// LDAP result "busy".
+const BUSY: i32 = 51;
 
 /// Why the thread is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +61,14 @@ struct Held {
 /// Applies what waits until nothing does or the host wants its thread back.
 pub(crate) fn run(shared: &Shared, transaction: &mut dyn Transaction) -> Rest {
     loop {
-        if !follow(shared, transaction) {
-            lock(&shared.to_apply).pause = Some(limits::TEMPORARY_PAUSE);
-            return Rest::Pause;
-        }
+        let followed = follow(shared, transaction);
         let work = lock(&shared.to_apply).take();
         if work.is_empty() {
-            return Rest::Empty;
+            if followed {
+                return Rest::Empty;
+            }
+            lock(&shared.to_apply).pause = Some(limits::TEMPORARY_PAUSE);
+            return Rest::Pause;
         }
         if let Err(held) = apply_all(shared, transaction, work) {
             return pause(shared, transaction, held);
@@ -86,7 +90,7 @@ fn follow(shared: &Shared, transaction: &mut dyn Transaction) -> bool {
         let (operation, dn) = (change.operation.name(), change.operation.dn());
         match followed {
             Ok(()) => scratch.commit(shared),
-            Err(Outcome::Temporary(failure)) => {
+            Err(Outcome::Temporary(failure)) if lock(&shared.to_apply).may_follow_again() => {
                 debug!("what the {operation} of \"{dn}\" means waits: {failure}");
                 lock(&shared.to_apply).to_follow.push_front((change, from));
                 return false;
@@ -193,8 +197,12 @@ fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]
     };
     // Without transactions each change stands alone, so that a failed one takes no other with it.
     let work = if atomic { work } else { &work[..work.len().min(1)] };
-    match attempt_in(shared, transaction, work, careful) {
+    transaction.set_exclusive(!atomic);
+    let attempted = attempt_in(shared, transaction, work, careful);
+    transaction.set_exclusive(false);
+    match attempted {
         Ok((committed, vector)) => {
+            committed.scratch.announce(shared);
             fail_point(FailPoint::Applying);
             match commit(transaction, &vector, atomic) {
                 Ok(()) => Attempt::Committed(committed),
@@ -216,7 +224,13 @@ fn attempt_in(
 ) -> Result<(Committed, Vector), Attempt> {
     let mut vector = lock(&shared.vector).clone();
     let mut done = Committed { count: work.len(), ..Committed::default() };
+    let begun = Instant::now();
     for (index, incoming) in work.iter().enumerate() {
+        if index > 0 && begun.elapsed() > limits::TRANSACTION_TIME {
+            // Clients wait for it.
+            done.count = index;
+            break;
+        }
         incoming.advance(&mut vector);
         let Some(change) = incoming.change() else { continue };
         if is_outdated(shared, incoming) {
@@ -231,6 +245,9 @@ fn attempt_in(
         match plain {
             Outcome::Applied => {
                 done.records.push(inventory_record(change));
+                if matches!(incoming, Incoming::New(_) | Incoming::State(_)) {
+                    done.scratch.note_state(shared, transaction, change);
+                }
                 if let Operation::Delete { .. } = change.operation {
                     done.scratch.handle_deleted(change);
                 }
@@ -267,6 +284,8 @@ fn failed(index: usize, outcome: Outcome) -> Attempt {
     match outcome {
         Outcome::Alone(_) => Attempt::AloneAt(index),
         Outcome::Failed(failure) | Outcome::Refused(failure) => Attempt::FailedAt(index, failure),
+        // It may be something else that holds it up.
+        Outcome::Temporary(failure) if failure.result == BUSY => Attempt::Temporary(None, failure),
         Outcome::Temporary(failure) => Attempt::Temporary(Some(index), failure),
         Outcome::Applied | Outcome::Care => {
             let text = "the rules for changes that meet ask for themselves".to_owned();
@@ -275,10 +294,24 @@ fn failed(index: usize, outcome: Outcome) -> Attempt {
     }
 }
 
+const WAITS_FOR: &str = "it waits for the entry ";
+
+/// What waited when the journal was closed.
+pub(crate) fn waiting(journal: &Journal) -> Result<Waiting, JournalError> {
+    let mut waiting = Waiting::default();
+    for SetAside { csn, reason, .. } in journal.set_asides()? {
+        let missing = reason.strip_prefix(WAITS_FOR).and_then(|uuid| uuid.parse().ok());
+        if let (Some(missing), Some(change)) = (missing, journal.change(csn)?) {
+            waiting.push(missing, Arc::new(change));
+        }
+    }
+    Ok(waiting)
+}
+
 /// The change waits for an entry that is not here yet, or never will be.
 fn wait_for(shared: &Shared, change: &Arc<Change>, missing: EntryUuid, records: &mut Vec<Record>) {
     let (csn, uuid, operation) = (change.csn, change.uuid, change.operation.name());
-    let reason = format!("it waits for the entry {missing}");
+    let reason = format!("{WAITS_FOR}{missing}");
     debug!("{operation} of \"{}\" (CSN {csn}): {reason}", change.operation.dn());
     if lock(&shared.to_apply).waiting.push(missing, Arc::clone(change)) {
         records.push(Record::Orphan(uuid));
@@ -314,7 +347,11 @@ fn apply_alone(
     if let Some(change) = incoming.change() {
         let plain = match scratch.needs_rules(shared, incoming) {
             true => Outcome::Care,
-            false => transaction.apply(change),
+            false => match incoming {
+                Incoming::New(entry) => transaction.add_new(entry),
+                Incoming::State(state) => transaction.apply_state(state),
+                _ => transaction.apply(change),
+            },
         };
         let outcome = match plain {
             Outcome::Care => {

@@ -145,3 +145,7 @@ pub const HISTORY_PATIENCE: Duration = Duration::from_secs(2);
 pub const CLIENT_TRIES: u32 = 100;
 /// and so long each time.
 pub const CLIENT_PAUSE: Duration = Duration::from_micros(200);
+/// Attempts to do what a client's rename or delete means for others.
+pub const FOLLOW_ATTEMPTS: u32 = 30;
+/// How long a transaction that applies changes takes, more or less: clients that write wait for it.
+pub const TRANSACTION_TIME: Duration = Duration::from_millis(200);

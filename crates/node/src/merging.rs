@@ -49,6 +49,45 @@ impl Scratch {
         }
     }
 
+    /// An entry that was deleted before it came must not stay when it comes.
+    fn expect_add(&mut self, shared: &Shared, uuid: EntryUuid) {
+        let known = self.places.contains_key(&uuid);
+        if !known {
+            self.names.get_or_insert_with(|| lock(&shared.names).clone()).orphans.insert(uuid);
+            self.records.push(Record::Orphan(uuid));
+        }
+    }
+
+    /// Others see at once that a name may matter; too early does no harm.
+    pub(crate) fn announce(&self, shared: &Shared) {
+        if let Some(names) = &self.names {
+            let mut known = lock(&shared.names);
+            known.displaced.extend(names.displaced.iter().map(|(uuid, place)| (*uuid, place.clone())));
+            known.glue.extend(&names.glue);
+        }
+    }
+
+    /// A state that a load or a comparison brought may be of an entry that is aside.
+    pub(crate) fn note_state(&mut self, shared: &Shared, transaction: &mut dyn Transaction, state: &Change) {
+        let (rdn, parent) = xmppsync_replica::names::split(state.operation.dn());
+        let displaced =
+            xmppsync_replica::names::is_displaced(rdn).then(|| transaction.find(parent)).flatten();
+        let glue = tree::is_glue(state);
+        if displaced.is_none() && !glue {
+            return;
+        }
+        let names = self.names.get_or_insert_with(|| lock(&shared.names).clone());
+        if let Some(parent) = displaced {
+            let place = Place { parent, rdn: xmppsync_replica::names::intended(rdn).into_owned() };
+            names.displaced.insert(state.uuid, place.clone());
+            self.records.push(Record::Displaced { uuid: state.uuid, place });
+        }
+        if glue {
+            names.glue.insert(state.uuid);
+            self.records.push(Record::Glue(state.uuid));
+        }
+    }
+
     /// Of several deletes the latest counts.
     fn note_gone(&mut self, change: &Change) {
         let gone = self.gone.entry(change.uuid).or_insert(change.csn);
@@ -62,7 +101,11 @@ impl Scratch {
         let names = self.names.as_ref().unwrap_or(&known);
         match change.operation {
             Operation::Delete { .. } | Operation::ModifyDn { .. } => !names.is_tidy(),
-            Operation::Add(_) | Operation::Put(_) => names.orphans.contains(&change.uuid),
+            Operation::Add(_) | Operation::Put(_) => {
+                names.orphans.contains(&change.uuid)
+                    || self.gone.contains_key(&change.uuid)
+                    || lock(&shared.captured).deleted.get(change.uuid).is_some()
+            }
             _ => false,
         }
     }
@@ -123,6 +166,7 @@ pub(crate) fn apply(
         Ok(Applied::Done) => {
             if let Operation::Delete { .. } = change.operation {
                 scratch.note_gone(change);
+                scratch.expect_add(shared, change.uuid);
             }
             Merged::Done
         }
@@ -138,7 +182,8 @@ pub(crate) fn apply(
 pub(crate) fn is_written_by_others(shared: &Shared, change: &Change) -> bool {
     let uuid = change.uuid;
     let known = shared.store.ask_now(move |journal| journal.later(uuid, None), limits::HISTORY_PATIENCE);
-    let known = known.ok().flatten().unwrap_or_default();
+    // Whether the schema has a say is better left open than decided by a slow disk.
+    let Ok(known) = known.map(Option::unwrap_or_default) else { return true };
     let fresh = lock(&shared.captured).later(uuid, None);
     let mut origins = known.iter().chain(fresh.iter().map(AsRef::as_ref)).map(|known| known.csn.server_id());
     origins.any(|origin| origin != change.csn.server_id())

@@ -387,10 +387,10 @@ fn differences(journal: &Journal, database: &mut dyn Opening) -> Result<Differen
     // Deleted, and only there because of their children.
     let glue: HashSet<EntryUuid> = journal.glue()?.into_iter().collect();
     database.scan(&mut |Stored { dn, uuid, csn }| {
-        if glue.contains(&uuid) {
-            return;
-        }
-        here.insert(uuid);
+        match journal.inventory_get(uuid) {
+            Ok(None) if glue.contains(&uuid) => return,
+            _ => here.insert(uuid),
+        };
         match journal.inventory_get(uuid) {
             Ok(known) if known.is_some() && known == csn => {}
             Ok(known) => {

@@ -141,21 +141,14 @@ impl Replica {
         clock.observe([opening.new_csn().map_err(OpeningError::from)?]);
         let names =
             journal.as_ref().map(Names::read).transpose().map_err(OpeningError::from)?.unwrap_or_default();
+        let waiting =
+            journal.as_ref().map(apply::waiting).transpose().map_err(OpeningError::from)?.unwrap_or_default();
         let (vector, unseen) = (found.vector.clone(), Arc::new(Mutex::new(found.unseen.clone())));
         let store = Store::start(journal, store, &vector, &unseen, Arc::clone(database), Arc::clone(&wake))?;
-        Ok((
-            Arc::new(Shared::new(
-                clock,
-                config.server_id,
-                names,
-                vector,
-                unseen,
-                store,
-                Arc::clone(database),
-                wake,
-            )),
-            found,
-        ))
+        let database = Arc::clone(database);
+        let shared = Shared::new(clock, config.server_id, names, vector, unseen, store, database, wake);
+        lock(&shared.to_apply).waiting = waiting;
+        Ok((Arc::new(shared), found))
     }
 
     /// The database is served: joins the others.

@@ -172,6 +172,8 @@ pub(crate) struct Captured {
     changes: Vec<Arc<Change>>,
     /// What is not on its way into the journal yet, whoever has it.
     unwritten: BTreeMap<Csn, Arc<Change>>,
+    /// The last one that is.
+    written: Option<Csn>,
     bytes: usize,
     /// Parts of LDAP transactions that are not committed yet.
     transactions: HashMap<TransactionKey, Vec<Part>>,
@@ -259,8 +261,14 @@ impl Captured {
         Some(change)
     }
 
+    /// Whether the change was captured, in this moment or before.
+    pub(crate) fn has_taken(&self, csn: Csn) -> bool {
+        self.unwritten.contains_key(&csn) || self.written.is_some_and(|written| csn <= written)
+    }
+
     /// Everything up to this CSN is on its way into the journal.
     pub(crate) fn handle_written(&mut self, csn: Csn) {
+        self.written = self.written.max(Some(csn));
         while self.unwritten.first_key_value().is_some_and(|(first, _)| *first <= csn) {
             self.unwritten.pop_first();
         }
@@ -400,6 +408,8 @@ pub(crate) struct ToApply {
     pub(crate) conflicts: u64,
     /// Deletes and renames of clients, with where their entries were: others may have waited for their names.
     pub(crate) to_follow: VecDeque<(Arc<Change>, Place)>,
+    /// Attempts to follow the first of them.
+    pub(crate) follow_failures: u32,
 }
 
 /// Changes that wait for another entry to come.
@@ -481,6 +491,16 @@ impl ToApply {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.to_follow.is_empty()
+    }
+
+    /// Whether what a client did is to be followed once more after a failure that may pass.
+    pub(crate) fn may_follow_again(&mut self) -> bool {
+        self.follow_failures += 1;
+        let again = self.follow_failures < limits::FOLLOW_ATTEMPTS;
+        if !again {
+            self.follow_failures = 0;
+        }
+        again
     }
 
     /// These entries have come: what waited for them is next.

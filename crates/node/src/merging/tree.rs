@@ -115,7 +115,8 @@ impl<'a> HostTree<'a> {
     /// A client's write that is committed may not have been told yet. Others wait for this transaction.
     fn wait_for_clients(&self) -> Result<(), Outcome> {
         for _ in 0..limits::CLIENT_TRIES {
-            if self.shared.database.pending_csns().is_empty() {
+            let pending = self.shared.database.pending_csns();
+            if pending.iter().all(|csn| lock(&self.shared.captured).has_taken(*csn)) {
                 return Ok(());
             }
             std::thread::sleep(limits::CLIENT_PAUSE);
@@ -273,7 +274,11 @@ impl Tree for HostTree<'_> {
     fn later(&mut self, uuid: EntryUuid, after: Option<Csn>) -> Result<Vec<Arc<Change>>, Outcome> {
         // First what is not in the journal yet: it may get there meanwhile.
         let fresh = lock(&self.shared.captured).later(uuid, after);
-        let known = self.ask(move |journal| journal.later(uuid, after))?.unwrap_or_default();
+        let known = self.ask(move |journal| journal.later(uuid, after))?;
+        if known.is_none() && self.shared.store.is_filling() {
+            return Err(temporary("the journal is being made anew"));
+        }
+        let known = known.unwrap_or_default();
         let mut later: Vec<Arc<Change>> =
             known.into_iter().map(Arc::new).filter(|change| self.is_applied(change)).collect();
         for change in fresh {

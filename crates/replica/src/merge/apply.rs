@@ -74,7 +74,10 @@ pub fn follow<T: Tree>(tree: &mut T, change: &Change, from: Place) -> Result<(),
         Operation::ModifyDn { .. } => {
             if let Some(to) = change.parent {
                 let (csn, child) = (change.csn, change.uuid);
-                tree.note_move(super::Move { csn, child, from: Some(from.parent), to, made: true })?;
+                // An earlier move of another server may have come since, and been made before this one.
+                if tree.moves(csn)?.first().is_none_or(|known| known.csn != csn) {
+                    tree.note_move(super::Move { csn, child, from: Some(from.parent), to, made: true })?;
+                }
             }
             // It may have taken along a name of its own that it does not need where it is now.
             if let Some(Node { place: Some(now), displaced: true, .. }) = tree.node(change.uuid)? {

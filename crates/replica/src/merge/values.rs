@@ -123,6 +123,7 @@ impl<S: Schema> Attribute<'_, S> {
         // All values, once something has replaced them; before that, what becomes of the values that are named.
         let mut known: Option<Vec<Keyed>> = None;
         let mut touched: Vec<(Vec<u8>, Option<Value>)> = Vec::new();
+        let mut by = 0;
         for step in steps {
             match (step, &mut known) {
                 (Step::Replace(values), _) => known = Some(put_all(Vec::new(), self.keyed_all(values)?)),
@@ -137,10 +138,12 @@ impl<S: Schema> Attribute<'_, S> {
                         touched.push((key, stays.then_some(value)));
                     }
                 }
-                // Of several values it is sent as what it led to.
-                (Step::Increment(_), _) => {}
+                (Step::Increment(more), Some(all)) => *all = self.raised(std::mem::take(all), *more)?,
+                (Step::Increment(more), None) => by += more,
             }
         }
+        // Later values are not raised by it.
+        let mut fresh: Vec<Vec<u8>> = Vec::new();
         for step in later.iter().flatten() {
             match (step, &mut known) {
                 (Step::Replace(_), None) if mutation::is(Mutation::ReplaceSparesValues) => {}
@@ -156,13 +159,20 @@ impl<S: Schema> Attribute<'_, S> {
                     touched
                         .retain(|(key, _)| mutation::is(Mutation::LaterValueForgotten) || !is_decided(key));
                 }
-                (Step::Increment(_), _) => {}
+                (Step::Increment(more), Some(all)) => *all = self.raised(std::mem::take(all), *more)?,
+                (Step::Increment(_), None) => {}
+            }
+            if let Step::Add(values) = step {
+                fresh.extend(self.keyed_all(values)?.into_iter().map(|(key, _)| key));
             }
         }
         let all = match known {
             Some(all) => all,
             None => {
-                let mut all = self.keyed_all(&current)?;
+                let all = self.keyed_all(&current)?;
+                let (kept, old): (Vec<Keyed>, Vec<Keyed>) =
+                    all.into_iter().partition(|(key, _)| fresh.contains(key));
+                let mut all = put_all(self.raised(old, by)?, kept);
                 for (key, value) in touched {
                     match value {
                         Some(value) => all = put_all(all, vec![(key, value)]),
@@ -197,6 +207,15 @@ impl<S: Schema> Attribute<'_, S> {
             *values = all.into_iter().filter(|(other, _)| *other != key).map(|(_, value)| value).collect();
         }
         Ok(())
+    }
+
+    /// Each value so much more.
+    fn raised(&mut self, all: Vec<Keyed>, by: i128) -> Result<Vec<Keyed>, S::Error> {
+        if by == 0 {
+            return Ok(all);
+        }
+        let raised: Vec<Value> = all.into_iter().map(|(_, value)| plus(&value, by)).collect();
+        self.keyed_all(&raised)
     }
 
     fn has(&mut self, values: &[Value], key: &[u8]) -> Result<bool, S::Error> {
