@@ -263,7 +263,7 @@ fn attempt_in(
                         Err(failure) => return Err(Attempt::Temporary(Some(index), failure)),
                     },
                     Merged::Waits(missing) => {
-                        wait_for(shared, change, missing, &mut done.records);
+                        done.scratch.wait(change, missing);
                         continue;
                     }
                     Merged::Failed(outcome) => return Err(failed(index, outcome)),
@@ -294,34 +294,16 @@ fn failed(index: usize, outcome: Outcome) -> Attempt {
     }
 }
 
-const WAITS_FOR: &str = "it waits for the entry ";
-
 /// What waited when the journal was closed.
 pub(crate) fn waiting(journal: &Journal) -> Result<Waiting, JournalError> {
     let mut waiting = Waiting::default();
     for SetAside { csn, reason, .. } in journal.set_asides()? {
-        let missing = reason.strip_prefix(WAITS_FOR).and_then(|uuid| uuid.parse().ok());
+        let missing = reason.strip_prefix(merging::WAITS_FOR).and_then(|uuid| uuid.parse().ok());
         if let (Some(missing), Some(change)) = (missing, journal.change(csn)?) {
             waiting.push(missing, Arc::new(change));
         }
     }
     Ok(waiting)
-}
-
-/// The change waits for an entry that is not here yet, or never will be.
-fn wait_for(shared: &Shared, change: &Arc<Change>, missing: EntryUuid, records: &mut Vec<Record>) {
-    let (csn, uuid, operation) = (change.csn, change.uuid, change.operation.name());
-    let reason = format!("{WAITS_FOR}{missing}");
-    debug!("{operation} of \"{}\" (CSN {csn}): {reason}", change.operation.dn());
-    if lock(&shared.to_apply).waiting.push(missing, Arc::clone(change)) {
-        records.push(Record::Orphan(uuid));
-    } else {
-        warn!(
-            "{operation} of \"{}\" (entryUUID {uuid}, CSN {csn}) is set aside: {reason}, and too many do",
-            change.operation.dn()
-        );
-    }
-    records.push(Record::SetAside(SetAside { csn, uuid, reason }));
 }
 
 /// A state that a delete has overtaken.
@@ -359,7 +341,7 @@ fn apply_alone(
                 match merging::apply(shared, transaction, &mut scratch, &vector, incoming) {
                     Merged::Done => Outcome::Applied,
                     Merged::Waits(missing) => {
-                        wait_for(shared, change, missing, &mut records);
+                        scratch.wait(change, missing);
                         Outcome::Applied
                     }
                     Merged::Failed(outcome) => outcome,

@@ -10,9 +10,9 @@ use crate::limits;
 use crate::shared::{Incoming, Shared, lock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use tree::HostTree;
-use xmppsync_journal::Record;
+use xmppsync_journal::{Record, SetAside};
 use xmppsync_replica::merge::{self, Applied};
 use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Operation, Place, Vector};
 
@@ -28,7 +28,12 @@ pub(crate) struct Scratch {
     /// Where they were.
     places: BTreeMap<EntryUuid, Place>,
     lost: Vec<Lost>,
+    /// Changes that wait for another entry.
+    waiting: Vec<(EntryUuid, Arc<Change>)>,
 }
+
+/// Why a change is set aside for now; the entryUUID of the missing entry follows.
+pub(crate) const WAITS_FOR: &str = "it waits for the entry ";
 
 /// What became of a change that needed care.
 pub(crate) enum Merged {
@@ -115,8 +120,40 @@ impl Scratch {
         self.places.insert(uuid, place);
     }
 
+    /// The change waits for an entry that is not here yet, or never will be.
+    pub(crate) fn wait(&mut self, change: &Arc<Change>, missing: EntryUuid) {
+        self.waiting.push((missing, Arc::clone(change)));
+    }
+
+    /// Whether the change waits.
+    pub(crate) fn is_waiting(&self, csn: Csn) -> bool {
+        self.waiting.iter().any(|(_, change)| change.csn == csn)
+    }
+
+    fn commit_waiting(&mut self, shared: &Shared) {
+        for (missing, change) in std::mem::take(&mut self.waiting) {
+            let (csn, uuid, operation) = (change.csn, change.uuid, change.operation.name());
+            let dn = change.operation.dn().to_owned();
+            let reason = format!("{WAITS_FOR}{missing}");
+            if lock(&shared.to_apply).waiting.push(missing, change) {
+                debug!("{operation} of \"{dn}\" (CSN {csn}): {reason}");
+                self.records.push(Record::Orphan(uuid));
+                lock(&shared.names).orphans.insert(uuid);
+                if let Some(names) = &mut self.names {
+                    names.orphans.insert(uuid);
+                }
+            } else {
+                warn!(
+                    "{operation} of \"{dn}\" (entryUUID {uuid}, CSN {csn}) is set aside: {reason}, and too many do"
+                );
+            }
+            self.records.push(Record::SetAside(SetAside { csn, uuid, reason }));
+        }
+    }
+
     /// The transaction is committed.
-    pub(crate) fn commit(self, shared: &Shared) {
+    pub(crate) fn commit(mut self, shared: &Shared) {
+        self.commit_waiting(shared);
         if !self.records.is_empty() {
             shared.store.write(self.records);
         }

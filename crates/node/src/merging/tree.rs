@@ -8,6 +8,7 @@ use ldap3_proto::proto::{
     LdapAddRequest, LdapModify, LdapModifyDNRequest, LdapModifyRequest, LdapModifyType, LdapPartialAttribute,
 };
 use std::sync::Arc;
+use tracing::info;
 use xmppsync_journal::Record;
 use xmppsync_replica::merge::{Attributes, Node, Schema, Tree, is_stamp};
 use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Operation, Place, Vector, names};
@@ -145,7 +146,8 @@ impl<'a> HostTree<'a> {
     fn is_applied(&self, change: &Change) -> bool {
         let csn = change.csn;
         let is_here = csn.server_id() == self.shared.own || self.applied.covers(csn);
-        is_here && csn != self.change.csn && !lock(&self.shared.to_apply).is_waiting(change)
+        let waits = self.scratch.is_waiting(csn) || lock(&self.shared.to_apply).is_waiting(change);
+        is_here && csn != self.change.csn && !waits
     }
 
     fn mark_displaced(&mut self, uuid: EntryUuid, place: &Place, displaced: bool) -> Result<(), Outcome> {
@@ -296,6 +298,10 @@ impl Tree for HostTree<'_> {
                 return Err(temporary("a write of this server is on its way"));
             }
             // Before the journal reaches back: nothing tells which values are older than the change.
+            info!(
+                "the journal does not know the change {} of the entry {uuid}, so that an earlier one ({}) counts for nothing",
+                entry.csn, self.change.csn
+            );
             let Change { csn, uuid, parent, operation } = entry;
             let operation = match operation {
                 Operation::Add(request) => Operation::Put(request),
