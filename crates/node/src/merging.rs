@@ -102,6 +102,10 @@ impl Scratch {
     /// Whether something is known of the entry, or of others that wait for a name or a parent, that a plain attempt would not look at.
     pub(crate) fn needs_rules(&self, shared: &Shared, incoming: &Incoming) -> bool {
         let Some(change) = incoming.change() else { return false };
+        if incoming.waited().is_some() {
+            // Later ones of its origin may have been made before it.
+            return true;
+        }
         let known = lock(&shared.names);
         let names = self.names.as_ref().unwrap_or(&known);
         match change.operation {
