@@ -28,7 +28,7 @@ pub(crate) enum Rest {
 }
 
 enum Attempt {
-    Committed(Committed),
+    Committed(Box<Committed>),
     /// The change at this index aborted the transaction.
     FailedAt(usize, Failure),
     /// The change at this index cannot be made inside of a transaction.
@@ -117,7 +117,7 @@ fn apply_all(
         match attempt(shared, transaction, &work[..end], careful) {
             Attempt::Committed(committed) => {
                 let count = committed.count;
-                write_down(shared, &work[..count], committed);
+                write_down(shared, &work[..count], *committed);
                 work.drain(..count);
                 (end, careful) = (work.len(), false);
             }
@@ -221,9 +221,9 @@ fn attempt_in(
     transaction: &mut dyn Transaction,
     work: &[Incoming],
     careful: bool,
-) -> Result<(Committed, Vector), Attempt> {
+) -> Result<(Box<Committed>, Vector), Attempt> {
     let mut vector = lock(&shared.vector).clone();
-    let mut done = Committed { count: work.len(), ..Committed::default() };
+    let mut done = Box::new(Committed { count: work.len(), ..Committed::default() });
     let begun = Instant::now();
     for (index, incoming) in work.iter().enumerate() {
         if index > 0 && begun.elapsed() > limits::TRANSACTION_TIME {

@@ -146,7 +146,8 @@ impl Replica {
         let (vector, unseen) = (found.vector.clone(), Arc::new(Mutex::new(found.unseen.clone())));
         let store = Store::start(journal, store, &vector, &unseen, Arc::clone(database), Arc::clone(&wake))?;
         let database = Arc::clone(database);
-        let shared = Shared::new(clock, config.server_id, names, vector, unseen, store, database, wake);
+        let shared = Shared::new(clock, config.server_id, vector, unseen, store, database, wake);
+        *lock(&shared.names) = names;
         lock(&shared.to_apply).waiting = waiting;
         Ok((Arc::new(shared), found))
     }

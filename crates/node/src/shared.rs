@@ -48,7 +48,6 @@ impl Shared {
     pub(crate) fn new(
         clock: LocalClock,
         own: ServerId,
-        names: Names,
         vector: Vector,
         unseen: Arc<Mutex<Unseen>>,
         store: Store,
@@ -60,7 +59,7 @@ impl Shared {
             to_apply: Mutex::default(),
             clock,
             own,
-            names: Mutex::new(names),
+            names: Mutex::default(),
             vector: Mutex::new(vector),
             unseen,
             dataset: Mutex::default(),

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::clock::LocalClock;
-use crate::merging::Names;
 use crate::store::{Store, StoreConfig};
 use crate::testing::Nothing;
 use ldap3_proto::proto::{LdapAddRequest, LdapModifyRequest};
@@ -159,16 +158,7 @@ impl Rig {
         let store =
             Store::start(Some(journal), config, &vector, &unseen, Arc::new(Nothing), Arc::clone(&wake));
         Rig {
-            shared: Shared::new(
-                clock,
-                own,
-                Names::default(),
-                vector,
-                unseen,
-                store.unwrap(),
-                Arc::new(Nothing),
-                wake,
-            ),
+            shared: Shared::new(clock, own, vector, unseen, store.unwrap(), Arc::new(Nothing), wake),
             _dir: dir,
         }
     }
