@@ -8,14 +8,19 @@ use xmppsync_lab::ldap3::{Mod, Scope};
 use xmppsync_lab::{ContextCsn, Group, GroupOptions, Ldap, Line, SUFFIX, assert_equal_with};
 
 const SERVERS: usize = 4;
-/// Operations, some of which are refused where they are tried.
-const OPERATIONS: usize = 5_000;
+/// Operations, some of which are refused where they are tried; `XMPPSYNC_OPERATIONS` has another number.
+const OPERATIONS: usize = 1_000;
 /// The lines change after so many.
 const OPERATIONS_PER_LINE: usize = 60;
 const UNITS_MAX: usize = 40;
 
 fn seed() -> u64 {
     std::env::var("XMPPSYNC_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random)
+}
+
+fn operations() -> usize {
+    let given = std::env::var("XMPPSYNC_OPERATIONS").ok();
+    given.and_then(|operations| operations.parse().ok()).unwrap_or(OPERATIONS)
 }
 
 /// A group in which each server has a line of its own to the XMPP server.
@@ -106,7 +111,7 @@ fn random_writes_on_four_servers_whose_lines_are_cut_and_mended_have_one_result(
     let (group, lines) = group_with_lines();
     let mut clients: Vec<Ldap> = group.servers.iter().map(|server| server.ldap().unwrap()).collect();
     let mut made = 0;
-    for operation in 0..OPERATIONS {
+    for operation in 0..operations() {
         if operation % OPERATIONS_PER_LINE == 0 {
             let line = lines.choose(&mut rng).unwrap();
             if rng.random_bool(0.6) { line.cut() } else { line.mend() }
