@@ -100,7 +100,7 @@ int xs_txn_begin(xs_op *op);
 int xs_txn_commit(xs_op *op);
 void xs_txn_abort(xs_op *op);
 
-/* In xsr_apply, around changes that commit each by itself: no client writes in between. */
+/* In xsr_apply, around changes that commit each by itself: no client writes in between, where the overlays allow that. */
 void xs_exclusive(xs_op *op, int on);
 
 /* What xs_apply says of a change. */

@@ -257,9 +257,13 @@ void xs_exclusive(xs_op *x, int on)
 	if (b == NULL) {
 		return;
 	}
-	if (on) {
+	/* Other overlays may have mutexes of their own, which clients take before they come here (accesslog): where those are that
+	 * cannot do with a transaction, nothing may be held that is taken before they are. */
+	if (on && xs_takes_transactions(x)) {
 		ldap_pvt_thread_mutex_lock(&b->mutex);
-	} else {
+		x->exclusive = 1;
+	} else if (!on && x->exclusive) {
+		x->exclusive = 0;
 		ldap_pvt_thread_mutex_unlock(&b->mutex);
 	}
 }

@@ -24,15 +24,20 @@ static int overlays_take_transactions(xs_db *db)
 	return 1;
 }
 
+int xs_takes_transactions(xs_op *x)
+{
+	BackendInfo *info = x->op->o_bd->bd_info;
+
+	/* In db_open the operation goes to the backend itself, past all overlays. */
+	return info->bi_op_txn != NULL && (info == x->db->on->on_info->oi_orig || overlays_take_transactions(x->db));
+}
+
 int xs_txn_begin(xs_op *x)
 {
 	Operation *op = x->op;
 
 	x->txn = NULL;
-	/* In db_open the operation goes to the backend itself, past all overlays. */
-	if (op->o_bd->bd_info->bi_op_txn == NULL
-		|| (op->o_bd->bd_info != x->db->on->on_info->oi_orig && !overlays_take_transactions(x->db)))
-	{
+	if (!xs_takes_transactions(x)) {
 		return 1;
 	}
 	if (op->o_bd->bd_info->bi_op_txn(op, SLAP_TXN_BEGIN, &x->txn) == 0) {

@@ -46,6 +46,7 @@ struct xs_op {
 	Operation *op;
 	OpExtra own;               /* marks the operation as ours */
 	OpExtra *txn;              /* the open transaction */
+	int exclusive;             /* the clock's mutex is held for several changes */
 	slap_callback quiet;
 	char text[SLAP_TEXT_BUFLEN]; /* what the last operation was answered; back-mdb's own words end with its function */
 };
@@ -87,6 +88,9 @@ void xs_clock_end(xs_db *db, void (*and_then)(xs_db *db));
 /* Around a transaction of the backend, in the thread that makes it. */
 void xs_clock_txn_begin(Operation *op);
 void xs_clock_txn_end(Operation *op);
+
+/* commits.c: whether backend and overlays can do with a transaction. */
+int xs_takes_transactions(xs_op *x);
 
 /* transactions.c */
 int xs_transactions_register(void);

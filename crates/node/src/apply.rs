@@ -197,10 +197,7 @@ fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming]
     };
     // Without transactions each change stands alone, so that a failed one takes no other with it.
     let work = if atomic { work } else { &work[..work.len().min(1)] };
-    transaction.set_exclusive(!atomic);
-    let attempted = attempt_in(shared, transaction, work, careful);
-    transaction.set_exclusive(false);
-    match attempted {
+    match attempt_in(shared, transaction, work, careful) {
         Ok((committed, vector)) => {
             committed.scratch.announce(shared);
             fail_point(FailPoint::Applying);
