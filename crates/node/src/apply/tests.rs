@@ -4,7 +4,9 @@ use super::*;
 use crate::clock::LocalClock;
 use crate::store::{Store, StoreConfig};
 use crate::testing::Nothing;
-use ldap3_proto::proto::{LdapAddRequest, LdapModifyRequest};
+use ldap3_proto::proto::{
+    LdapAddRequest, LdapModify, LdapModifyRequest, LdapModifyType, LdapPartialAttribute,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -274,7 +276,9 @@ fn what_fails_for_a_reason_that_may_pass_waits_with_all_that_follow() {
 fn a_change_whose_entry_is_missing_waits_for_it() {
     let (rig, mut database) = (Rig::new(), fake(|_| Outcome::Applied));
     database.missing.insert(1);
-    let request = LdapModifyRequest { dn: "cn=1".to_owned(), changes: Vec::new() };
+    let modification = LdapPartialAttribute { atype: "sn".to_owned(), vals: vec![b"x".to_vec()] };
+    let changes = vec![LdapModify { operation: LdapModifyType::Replace, modification }];
+    let request = LdapModifyRequest { dn: "cn=1".to_owned(), changes };
     let modify = Change { csn: csn(3), operation: Operation::Modify(request), ..Change::clone(&change(1)) };
     rig.push([Arc::new(modify)]);
     assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
@@ -313,6 +317,7 @@ fn a_state_that_is_older_than_the_delete_of_its_entry_does_not_bring_it_back() {
     assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
     assert_eq!(database.numbers(), [5, 6]);
     // A client's delete, and an entry that was made anew after one.
+    database.missing.insert(7);
     lock(&rig.shared.captured).push(Change::clone(&change(7)));
     assert!(lock(&rig.shared.to_apply).push(vec![put(7, 6), put(7, 8)]));
     assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
