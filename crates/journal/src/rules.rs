@@ -12,7 +12,7 @@ use crate::store::{
 };
 use redb::ReadableTable;
 use std::ops::Bound;
-use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Place};
+use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Place, ServerId};
 
 impl Journal {
     /// The changes of an entry that are later than `after` (`None`: all), whoever made them, in the order of their CSNs: all that are in
@@ -36,6 +36,24 @@ impl Journal {
                 Ok(codec::decode(csn, stored.value())?.change)
             });
             later.collect()
+        })
+    }
+
+    /// Whether a change of the entry is here that another server than this one made.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn has_other_origin(&self, uuid: EntryUuid, origin: ServerId) -> Result<bool, JournalError> {
+        self.read(|transaction| {
+            let index = transaction.open_table(CHANGES_BY_ENTRY)?;
+            let (first, last) = (first_entry_key(uuid.as_bytes()), last_entry_key(uuid.as_bytes()));
+            for item in index.range::<&EntryKey>(&first..=&last)? {
+                // The keys tell; no change is read.
+                if entry_key_csn(item?.0.value())?.server_id() != origin {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
     }
 

@@ -221,13 +221,15 @@ pub(crate) fn apply(
 
 /// Whether other servers than the one that made the change have changed its entry as well, as far as the journal reaches back.
 pub(crate) fn is_written_by_others(shared: &Shared, change: &Change) -> bool {
-    let uuid = change.uuid;
-    let known = shared.store.ask_now(move |journal| journal.later(uuid, None), limits::HISTORY_PATIENCE);
-    // Whether the schema has a say is better left open than decided by a slow disk.
-    let Ok(known) = known.map(Option::unwrap_or_default) else { return true };
+    let (uuid, origin) = (change.uuid, change.csn.server_id());
     let fresh = lock(&shared.captured).later(uuid, None);
-    let mut origins = known.iter().chain(fresh.iter().map(AsRef::as_ref)).map(|known| known.csn.server_id());
-    origins.any(|origin| origin != change.csn.server_id())
+    if fresh.iter().any(|change| change.csn.server_id() != origin) {
+        return true;
+    }
+    let known =
+        shared.store.ask_now(move |journal| journal.has_other_origin(uuid, origin), limits::HISTORY_PATIENCE);
+    // Whether the schema has a say is better left open than decided by a slow disk.
+    known.map_or(true, Option::unwrap_or_default)
 }
 
 /// A state that a comparison or a load brought names its parent by the DN only. `None`: the entry is in this state or a later one.
