@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SHIM: [&str; 16] = [
+const SHIM: [&str; 17] = [
     "register.c",
     "layout.c",
     "look.c",
@@ -14,6 +14,7 @@ const SHIM: [&str; 16] = [
     "clock.c",
     "transactions.c",
     "apply.c",
+    "care.c",
     "put.c",
     "commits.c",
     "attributes.c",

@@ -32,29 +32,13 @@ static void target_free(Operation *op, target *t)
 	memset(t, 0, sizeof(*t));
 }
 
-/* Of the normalised DN. */
-static int has_uuid_name(struct berval *ndn)
-{
-	struct berval rdn;
-	static const char name[] = "entryUUID=";
-	ber_len_t i;
-
-	dnRdn(ndn, &rdn);
-	for (i = 0; i + sizeof(name) <= rdn.bv_len; i++) {
-		if (strncasecmp(rdn.bv_val + i, name, sizeof(name) - 1) == 0) {
-			return 1;
-		}
-	}
-	return 0;
-}
-
 static void target_set(Operation *op, Entry *e, target *t)
 {
 	Attribute *csn = attr_find(e->e_attrs, slap_schema.si_ad_entryCSN);
 
 	target_free(op, t);
 	t->glue = is_entry_glue(e);
-	t->displaced = has_uuid_name(&e->e_nname);
+	t->displaced = xs_has_uuid_name(&e->e_nname);
 	ber_dupbv_x(&t->dn, &e->e_name, op->o_tmpmemctx);
 	ber_dupbv_x(&t->ndn, &e->e_nname, op->o_tmpmemctx);
 	if (csn != NULL) {
@@ -168,7 +152,7 @@ static int mod_into(Modifications *m, const xs_modification *from, const char **
 	return LDAP_SUCCESS;
 }
 
-int xs_mods_in(Operation *op, const xs_change *change, const target *t, Modifications **out, verdict v)
+int xs_mods_in(xs_op *x, const xs_change *change, const target *t, Modifications **out, verdict v)
 {
 	char buffer[SLAP_TEXT_BUFLEN];
 	const char *text = NULL;
@@ -189,9 +173,9 @@ int xs_mods_in(Operation *op, const xs_change *change, const target *t, Modifica
 			return xs_say(v, XS_REFUSED, rc, buffer);
 		}
 		if (!xs_replicated(m->sml_desc, t == NULL) || outdated(t, change, m->sml_desc)
-			|| (change->is_merged && t != NULL && strcasecmp(m->sml_desc->ad_cname.bv_val, "memberOf") == 0))
+			|| (change->is_merged && t != NULL && xs_made_here(x->db, m->sml_desc)))
 		{
-			/* memberOf: what the rules know of it is not what the overlay made. */
+			/* What the rules know of an attribute that an overlay makes is not what that has made. */
 			slap_mods_free(m, 1);
 			continue;
 		}
@@ -201,7 +185,7 @@ int xs_mods_in(Operation *op, const xs_change *change, const target *t, Modifica
 	if (*out == NULL) {
 		return XS_APPLIED;
 	}
-	rc = slap_mods_check(op, *out, &text, buffer, sizeof(buffer), NULL);
+	rc = slap_mods_check(x->op, *out, &text, buffer, sizeof(buffer), NULL);
 	if (rc != LDAP_SUCCESS) {
 		slap_mods_free(*out, 1);
 		*out = NULL;
@@ -233,7 +217,7 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 	Entry *e;
 	int rc, outcome, checked;
 
-	outcome = xs_mods_in(op, change, NULL, &mods, v);
+	outcome = xs_mods_in(x, change, NULL, &mods, v);
 	if (outcome != XS_APPLIED) {
 		return outcome;
 	}
@@ -264,7 +248,7 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 	op->ora_e = e;
 	op->ora_modlist = NULL;
 	checked = op->o_no_schema_check;
-	op->o_no_schema_check |= has_uuid_name(&e->e_nname);
+	op->o_no_schema_check |= xs_has_uuid_name(&e->e_nname);
 	/* be_add queues the CSN that it finds in the entry. */
 	rc = op->o_bd->be_add(op, &rs);
 	op->o_no_schema_check = checked;
@@ -314,7 +298,7 @@ int xs_modify(xs_op *x, const xs_change *change, const target *t, Modifications 
 static int apply_modify(xs_op *x, const xs_change *change, target *t, verdict v)
 {
 	Modifications *mods;
-	int outcome = xs_mods_in(x->op, change, t, &mods, v);
+	int outcome = xs_mods_in(x, change, t, &mods, v);
 
 	if (outcome != XS_APPLIED || mods == NULL) {
 		return outcome;
@@ -384,7 +368,7 @@ static int apply_modrdn(xs_op *x, const xs_change *change, target *t, verdict v)
 	struct berval psup = BER_BVNULL, nsup = BER_BVNULL;
 	xs_naming to = { BER_BVNULL, BER_BVNULL, NULL, NULL, change->delete_old_rdn };
 	Modifications *operational = NULL;
-	int outcome = xs_mods_in(op, change, t, &operational, v);
+	int outcome = xs_mods_in(x, change, t, &operational, v);
 
 	if (outcome != XS_APPLIED) {
 		return outcome;
@@ -428,99 +412,6 @@ static int apply_delete(xs_op *x, const xs_change *change, target *t, verdict v)
 	return judge(v, rc, x->text);
 }
 
-/* A state of the entry that came by itself holds all that its origin did up to then. */
-static int contained(const target *t, const xs_change *change)
-{
-	struct berval csn = bv_in(change->csn);
-	enum { SERVER_AT = 30, SERVER_LEN = 3 };
-
-	return t->csn.bv_len == XS_CSN_LEN && csn.bv_len == XS_CSN_LEN
-		&& memcmp(t->csn.bv_val + SERVER_AT, csn.bv_val + SERVER_AT, SERVER_LEN) == 0 && ber_bvcmp(&t->csn, &csn) >= 0;
-}
-
-static int later(const target *t, const xs_change *change)
-{
-	struct berval csn = bv_in(change->csn);
-
-	return !BER_BVISEMPTY(&t->csn) && ber_bvcmp(&t->csn, &csn) > 0;
-}
-
-/* Whether the modify takes away or replaces values of an attribute that is in the entry's name. */
-static int touches_name(const xs_change *change, const target *t)
-{
-	struct berval rdn;
-	size_t i;
-	LDAPRDN parsed = NULL;
-	const char *end;
-	int touches = 0, k;
-
-	dnRdn((struct berval *)&t->dn, &rdn);
-	for (i = 0; i < change->mods_len && !touches; i++) {
-		struct berval name = bv_in(change->mods[i].attribute);
-		AttributeDescription *ad = NULL, *other;
-		const char *text;
-
-		if (change->mods[i].op == XS_MOD_ADD || slap_bv2ad(&name, &ad, &text) != LDAP_SUCCESS) {
-			continue;
-		}
-		if (parsed == NULL && ldap_bv2rdn(&rdn, &parsed, (char **)&end, LDAP_DN_FORMAT_LDAP) != LDAP_SUCCESS) {
-			return 1;
-		}
-		for (k = 0; parsed[k] != NULL && !touches; k++) {
-			other = NULL;
-			touches = slap_bv2ad(&parsed[k]->la_attr, &other, &text) != LDAP_SUCCESS || other->ad_type == ad->ad_type;
-		}
-	}
-	if (parsed != NULL) {
-		ldap_rdnfree(parsed);
-	}
-	return touches;
-}
-
-/* Whether the parent in the DN of an add is another entry by now. */
-static int has_other_parent(Operation *op, const xs_change *change)
-{
-	struct berval dn = bv_in(change->dn), ndn = BER_BVNULL, parent;
-	struct berval uuid = bv_in(change->parent);
-	Entry *e = NULL;
-	int other = 1;
-
-	if (BER_BVISNULL(&uuid) || dnNormalize(0, NULL, NULL, &dn, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS) {
-		return 0;
-	}
-	dnParent(&ndn, &parent);
-	if (be_entry_get_rw(op, &parent, NULL, NULL, 0, &e) == LDAP_SUCCESS && e != NULL) {
-		Attribute *a = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
-
-		other = a == NULL || a->a_vals[0].bv_len != uuid.bv_len || strncasecmp(a->a_vals[0].bv_val, uuid.bv_val, uuid.bv_len) != 0;
-		be_entry_release_r(op, e);
-	}
-	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
-	return other;
-}
-
-/* Whether it is more than doing what the origin did: it comes late, or to an entry that is not what the origin saw. */
-static int needs_care(xs_op *x, const xs_change *change, const target *t, int there)
-{
-	if (!there) {
-		return (change->operation == XS_ADD && has_other_parent(x->op, change))
-			|| (change->operation == XS_DELETE && !change->is_state);
-	}
-	switch (change->operation) {
-	case XS_MODIFY:
-		return t->glue || later(t, change) || touches_name(change, t);
-	case XS_DELETE:
-		return !change->is_state && (t->glue || t->elsewhere || later(t, change));
-	case XS_PUT:
-		return t->glue || (!change->is_state && later(t, change));
-	case XS_ADD:
-		return t->glue;
-	default:
-		/* A move has its place among all moves. */
-		return t->glue || t->displaced || t->elsewhere || later(t, change) || change->new_superior.ptr != NULL;
-	}
-}
-
 /* What the rules for conflicts came to. */
 static int apply_merged(xs_op *x, const xs_change *change, target *t, int there, verdict v)
 {
@@ -538,7 +429,7 @@ static int apply_merged(xs_op *x, const xs_change *change, target *t, int there,
 	} else if (change->operation == XS_MODRDN) {
 		outcome = apply_modrdn(x, change, t, v);
 	} else {
-		outcome = xs_mods_in(op, change, t, &mods, v);
+		outcome = xs_mods_in(x, change, t, &mods, v);
 		if (outcome == XS_APPLIED && mods != NULL) {
 			outcome = xs_modify(x, change, t, mods, v);
 		}
@@ -570,15 +461,15 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 	op->o_callback = &x->quiet;
 	if (change->is_merged) {
 		outcome = apply_merged(x, change, &t, there, v);
-	} else if (there && change->operation != XS_DELETE && change->operation != XS_PUT && contained(&t, change)) {
+	} else if (there && change->operation != XS_DELETE && change->operation != XS_PUT && xs_contained(&t, change)) {
 		outcome = XS_APPLIED;
-	} else if (needs_care(x, change, &t, there)) {
+	} else if (xs_needs_care(x, change, &t, there)) {
 		outcome = XS_CARE;
 	} else if (change->operation == XS_ADD || change->operation == XS_PUT) {
 		/* An entry that is there was brought by another way, in this state or a later one, or has to become so. */
 		outcome = there ? xs_apply_put(x, change, &t, v) : apply_add(x, change, v);
 	} else if (change->operation == XS_DELETE) {
-		outcome = there && !(change->is_state && later(&t, change)) ? apply_delete(x, change, &t, v) : XS_APPLIED;
+		outcome = there && !(change->is_state && xs_later(&t, change)) ? apply_delete(x, change, &t, v) : XS_APPLIED;
 	} else if (!there) {
 		outcome = xs_say(v, XS_REFUSED, LDAP_NO_SUCH_OBJECT, "no entry has this entryUUID");
 	} else if (change->operation == XS_MODIFY) {

@@ -36,11 +36,23 @@ static inline struct berval bv_in(xs_bytes bytes)
 int xs_say(verdict v, int outcome, int result, const char *text);
 /* slapd's own form of the modifications, checked against the schema and normalised; freed by slap_mods_free. `t`: what
  * the entry's newer state knows better is left out; NULL: nothing is. */
-int xs_mods_in(Operation *op, const xs_change *change, const target *t, Modifications **out, verdict v);
+int xs_mods_in(xs_op *x, const xs_change *change, const target *t, Modifications **out, verdict v);
 /* Modifies the entry, and frees `mods` whatever becomes of it. */
 int xs_modify(xs_op *x, const xs_change *change, const target *t, Modifications *mods, verdict v);
 /* Renames the entry, with these modifications of the same change, which it takes over; NULL: none. */
 int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_naming *to, Modifications *mods, verdict v);
+
+/* look.c: the textual entryUUID of the entry with this normalised DN; 0: there is no such entry. */
+int xs_read_uuid(Operation *op, struct berval *ndn, char *text, size_t text_len);
+
+/* care.c */
+/* Whether the entry's state, which came by itself, has the change in it: it holds all that its origin did up to then. */
+int xs_contained(const target *t, const xs_change *change);
+/* Whether the entry was changed after the change. */
+int xs_later(const target *t, const xs_change *change);
+/* Whether it comes late, or to an entry that is not what its origin saw. */
+int xs_needs_care(xs_op *x, const xs_change *change, const target *t, int there);
+int xs_has_uuid_name(struct berval *ndn);
 
 /* put.c: the entry becomes as the change says. */
 int xs_apply_put(xs_op *x, const xs_change *change, target *t, verdict v);

@@ -2,23 +2,35 @@
 
 #include "apply.h"
 
+int xs_read_uuid(Operation *op, struct berval *ndn, char *text, size_t text_len)
+{
+	Entry *e = NULL;
+	Attribute *uuid;
+
+	text[0] = '\0';
+	if (be_entry_get_rw(op, ndn, NULL, NULL, 0, &e) != LDAP_SUCCESS || e == NULL) {
+		return 0;
+	}
+	uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
+	if (uuid != NULL) {
+		snprintf(text, text_len, "%s", uuid->a_vals[0].bv_val);
+	}
+	be_entry_release_r(op, e);
+	return text[0] != '\0';
+}
+
 void xs_uuid_of(xs_op *x, const xs_bytes *dn, void *seen)
 {
 	Operation *op = x->op;
 	struct berval name = bv_in(*dn), ndn = BER_BVNULL;
-	Entry *e = NULL;
+	char text[LDAP_LUTIL_UUIDSTR_BUFSIZE];
 
 	if (dnNormalize(0, NULL, NULL, &name, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS) {
 		return;
 	}
-	if (be_entry_get_rw(op, &ndn, NULL, NULL, 0, &e) == LDAP_SUCCESS && e != NULL) {
-		Attribute *uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
-
-		if (uuid != NULL) {
-			xs_bytes text = XS_OUT(uuid->a_vals[0]);
-			xsr_seen_bytes(seen, &text);
-		}
-		be_entry_release_r(op, e);
+	if (xs_read_uuid(op, &ndn, text, sizeof(text))) {
+		xs_bytes uuid = { strlen(text), text };
+		xsr_seen_bytes(seen, &uuid);
 	}
 	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
 }

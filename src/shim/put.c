@@ -92,7 +92,7 @@ int xs_apply_put(xs_op *x, const xs_change *change, target *t, verdict v)
 	if (!BER_BVISEMPTY(&t->csn) && ber_bvcmp(&t->csn, &csn) >= 0) {
 		return XS_APPLIED;
 	}
-	outcome = xs_mods_in(op, change, NULL, &mods, v);
+	outcome = xs_mods_in(x, change, NULL, &mods, v);
 	if (outcome != XS_APPLIED) {
 		return outcome;
 	}
