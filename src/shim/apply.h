@@ -42,9 +42,6 @@ int xs_modify(xs_op *x, const xs_change *change, const target *t, Modifications 
 /* Renames the entry, with these modifications of the same change, which it takes over; NULL: none. */
 int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_naming *to, Modifications *mods, verdict v);
 
-/* look.c: the textual entryUUID of the entry with this normalised DN; 0: there is no such entry. */
-int xs_read_uuid(Operation *op, struct berval *ndn, char *text, size_t text_len);
-
 /* care.c */
 /* Whether the entry's state, which came by itself, has the change in it: it holds all that its origin did up to then. */
 int xs_contained(const target *t, const xs_change *change);

@@ -68,6 +68,9 @@ int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr);
 /* The attributes of an entry that travel; `out` may be NULL to count them. */
 size_t xs_view_attributes(xs_db *db, Attribute *list, xs_modification *out);
 
+/* look.c: the textual entryUUID of the entry with this normalised DN; 0: there is no such entry. */
+int xs_read_uuid(Operation *op, struct berval *ndn, char *text, size_t text_len);
+
 /* suffix.c */
 /* A copy of the suffix entry's entryUUID in `out`, or NULL in it. */
 void xs_suffix_uuid(Operation *op, char *text, size_t text_len, xs_bytes *out);

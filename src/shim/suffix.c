@@ -4,19 +4,10 @@
 
 void xs_suffix_uuid(Operation *op, char *text, size_t text_len, xs_bytes *out)
 {
-	Entry *e = NULL;
-	Attribute *uuid;
-
 	*out = (xs_bytes){ 0, NULL };
-	if (be_entry_get_rw(op, &op->o_bd->be_nsuffix[0], NULL, NULL, 0, &e) != LDAP_SUCCESS || e == NULL) {
-		return;
+	if (xs_read_uuid(op, &op->o_bd->be_nsuffix[0], text, text_len)) {
+		*out = (xs_bytes){ strlen(text), text };
 	}
-	uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
-	if (uuid != NULL && uuid->a_vals[0].bv_len < text_len) {
-		memcpy(text, uuid->a_vals[0].bv_val, uuid->a_vals[0].bv_len);
-		*out = (xs_bytes){ uuid->a_vals[0].bv_len, text };
-	}
-	be_entry_release_r(op, e);
 }
 
 void xs_suffix_note(xs_db *db, const struct berval *ndn, const xs_bytes *uuid, int txn)
