@@ -6,6 +6,7 @@
 
 mod apply;
 mod moves;
+mod naming;
 mod placing;
 mod tree;
 mod values;

@@ -13,6 +13,11 @@ pub fn split(dn: &str) -> (&str, &str) {
     }
 }
 
+/// The RDN that the entry with this DN is meant to have.
+pub fn rdn(dn: &str) -> Cow<'_, str> {
+    intended(split(dn).0)
+}
+
 /// The attributes of an RDN with their values. What cannot be read is left out.
 pub fn avas(rdn: &str) -> Vec<(String, Vec<u8>)> {
     parts(rdn)
@@ -49,7 +54,7 @@ pub fn intended(rdn: &str) -> Cow<'_, str> {
 /// The RDN that a rename is meant to give, if it is meant to give another one: a move repeats the RDN as it was.
 pub(crate) fn new_rdn<'a>(dn: &str, newrdn: &'a str) -> Option<Cow<'a, str>> {
     let new = intended(newrdn);
-    (intended(split(dn).0) != new).then_some(new)
+    (rdn(dn) != new).then_some(new)
 }
 
 fn is_entry_uuid(part: &str) -> bool {

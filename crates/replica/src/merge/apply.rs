@@ -1,12 +1,12 @@
 //! One change of any server, early or late.
 
-use super::moves;
+use super::Place;
+use super::naming::{go, go_deleted, is_renamed, move_below, relocate};
 use super::placing::{settle, stand_in, unglue};
-use super::tree::{Node, Tree};
+use super::tree::{Node, Tree, lose};
 use super::values::{self, Attribute};
-use super::{Lost, Place};
 use crate::mutation::{self, Mutation};
-use crate::{Change, Csn, EntryUuid, Operation, names};
+use crate::{Change, EntryUuid, Operation, names};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -90,19 +90,8 @@ pub fn follow<T: Tree>(tree: &mut T, change: &Change, from: Place) -> Result<(),
     unglue(tree, from.parent)
 }
 
-fn lose<T: Tree>(
-    tree: &mut T,
-    change: &Change,
-    against: Csn,
-    attribute: &str,
-    values: Vec<Vec<u8>>,
-) -> Result<(), T::Error> {
-    let attribute = attribute.to_owned();
-    tree.note_lost(Lost { csn: change.csn, uuid: change.uuid, against, attribute, values })
-}
-
 fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
-    let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
+    let rdn = names::rdn(change.operation.dn()).into_owned();
     let place = change.parent.map(|parent| Place { parent, rdn });
     if let Some((csn, known)) =
         tree.deleted(change.uuid)?.filter(|_| !mutation::is(Mutation::TombstoneForgotten))
@@ -117,7 +106,11 @@ fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
                     move_below(tree, change, parent)?;
                     None
                 }
-                (Some(known), Some(place)) if is_state => name_deleted(tree, change, known, place)?,
+                // As a rename does, a state says where the entry is.
+                (Some(known), Some(place)) if is_state => match tree.node(change.uuid)? {
+                    Some(node) => go(tree, change, &node, Some(place.parent), Some(place.rdn))?,
+                    None => go_deleted(tree, change, known, Some(place.parent), Some(place.rdn))?,
+                },
                 _ => None,
             };
             return Ok(missing.map_or(Applied::Done, Applied::Waits));
@@ -161,27 +154,6 @@ fn bring_back<T: Tree>(tree: &mut T, change: &Change, parent: EntryUuid) -> Resu
     Ok(())
 }
 
-/// A state of an entry that is deleted says where it is, as a rename does. Returns an entry that has to come before.
-fn name_deleted<T: Tree>(
-    tree: &mut T,
-    change: &Change,
-    known: Place,
-    place: Place,
-) -> Result<Option<EntryUuid>, T::Error> {
-    if let Some(node) = tree.node(change.uuid)? {
-        return go(tree, change, &node, Some(place.parent), Some(place.rdn));
-    }
-    let to = place.parent;
-    if tree.node(to)?.is_none() && tree.deleted(to)?.is_none_or(|(_, place)| place.is_none()) {
-        return Ok(Some(to));
-    }
-    if is_renamed(tree, change)?.is_none() {
-        tree.note_place(change.uuid, Place { rdn: place.rdn, ..known })?;
-    }
-    move_below(tree, change, to)?;
-    Ok(None)
-}
-
 /// The add of an entry that came back as glue where it was deleted. Only now is it known where it was at first, and what that means
 /// for the moves of others.
 fn add_deleted<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<(), T::Error> {
@@ -191,7 +163,7 @@ fn add_deleted<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<()
         return Ok(());
     };
     if is_renamed(tree, change)?.is_none() {
-        let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
+        let rdn = names::rdn(change.operation.dn()).into_owned();
         relocate(tree, change.uuid, Place { rdn, ..place.clone() })?;
     }
     tree.note_place(change.uuid, place.clone())?;
@@ -316,7 +288,7 @@ fn later<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<Vec<Arc<
 /// A state of an entry that is there: its values, and its name like a rename's.
 fn put<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T::Error> {
     if let (Some(parent), Some(_)) = (change.parent, &node.place) {
-        let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
+        let rdn = names::rdn(change.operation.dn()).into_owned();
         // Also where it is there already: it goes back there after an earlier move that comes late.
         if let Some(missing) = go(tree, change, &node, Some(parent), Some(rdn))? {
             return Ok(Applied::Waits(missing));
@@ -352,120 +324,7 @@ fn rename<T: Tree>(
     Ok(Applied::Done)
 }
 
-/// Whether a rename of the entry is known that is later.
-fn is_renamed<T: Tree>(tree: &mut T, change: &Change) -> Result<Option<Csn>, T::Error> {
-    if mutation::is(Mutation::RenameOutOfOrder) {
-        return Ok(None);
-    }
-    let renames = |later: &&Arc<Change>| match &later.operation {
-        Operation::ModifyDn { request, .. } => names::new_rdn(&request.dn, &request.newrdn).is_some(),
-        Operation::Put(_) => true,
-        _ => false,
-    };
-    Ok(tree.later(change.uuid, Some(change.csn))?.iter().rev().find(renames).map(|later| later.csn))
-}
-
-/// Gives an entry its new RDN and parent, unless later changes did. Returns the parent if nothing is known of that.
-fn go<T: Tree>(
-    tree: &mut T,
-    change: &Change,
-    node: &Node,
-    to: Option<EntryUuid>,
-    rdn: Option<String>,
-) -> Result<Option<EntryUuid>, T::Error> {
-    let Some(place) = &node.place else { return Ok(None) };
-    if let Some(to) = to
-        && let Some(missing) = stand_in(tree, to)?
-    {
-        return Ok(Some(missing));
-    }
-    if let Some(rdn) = rdn {
-        match is_renamed(tree, change)? {
-            Some(against) => lose(tree, change, against, "dn", vec![rdn.into_bytes()])?,
-            None => relocate(tree, change.uuid, Place { rdn, ..place.clone() })?,
-        }
-    }
-    if let Some(to) = to {
-        move_below(tree, change, to)?;
-        // It may have been made for a move that fell away.
-        unglue(tree, to)?;
-    }
-    Ok(None)
-}
-
-fn move_below<T: Tree>(tree: &mut T, change: &Change, to: EntryUuid) -> Result<(), T::Error> {
-    let moved = moves::work_out(tree, change.csn, change.uuid, to)?;
-    for noted in moved.log {
-        if !noted.made {
-            lose(
-                tree,
-                &Change { csn: noted.csn, uuid: noted.child, ..change.clone() },
-                change.csn,
-                "dn",
-                Vec::new(),
-            )?;
-        }
-        tree.note_move(noted)?;
-    }
-    // From the top down: whoever goes below another one finds it where it is to be.
-    let mut left: Vec<(EntryUuid, EntryUuid)> = moved.parents.into_iter().collect();
-    while !left.is_empty() {
-        let ready = |(_, to): &(EntryUuid, EntryUuid)| !left.iter().any(|(other, _)| other == to);
-        let at = left.iter().position(ready).unwrap_or(0);
-        let at = first_free(tree, &left, at)?;
-        let (uuid, parent) = left.remove(at);
-        match tree.node(uuid)? {
-            Some(Node { place: Some(place), .. }) => {
-                relocate(tree, uuid, Place { parent, ..place })?;
-            }
-            Some(_) => {}
-            None => {
-                if let Some((_, Some(place))) = tree.deleted(uuid)? {
-                    tree.note_place(uuid, Place { parent, ..place })?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// One of them whose new parent is, for now, not below itself. A parent that is deleted would come back where it was.
-fn first_free<T: Tree>(
-    tree: &mut T,
-    left: &[(EntryUuid, EntryUuid)],
-    start: usize,
-) -> Result<usize, T::Error> {
-    for at in (start..left.len()).chain(0..start) {
-        let (uuid, to) = left[at];
-        if !moves::is_within(tree, to, uuid, moves::parent)? {
-            return Ok(at);
-        }
-    }
-    Ok(start)
-}
-
-/// Moves an entry that is there, with whatever that means for the two names.
-fn relocate<T: Tree>(tree: &mut T, uuid: EntryUuid, place: Place) -> Result<(), T::Error> {
-    let Some(Node { place: Some(before), glue, csn, .. }) = tree.node(uuid)? else { return Ok(()) };
-    // Where nothing is known of the parent any more, the entry stays.
-    if before == place || stand_in(tree, place.parent)?.is_some() {
-        return Ok(());
-    }
-    let taken = tree.holder(&place)?.is_some_and(|holder| holder != uuid);
-    tree.name(uuid, &place, taken)?;
-    if let (true, Some(csn)) = (glue, csn) {
-        // The old name leaves nothing behind.
-        tree.make_glue(uuid, csn)?;
-    }
-    if taken {
-        settle(tree, &place)?;
-    }
-    settle(tree, &before)?;
-    unglue(tree, before.parent)
-}
-
-/// A rename of an entry that is not there: should it come back as glue, it is in the right place. Returns an entry that has to
-/// come before.
+/// A rename of an entry that is not there. Returns an entry that has to come before.
 fn rename_deleted<T: Tree>(
     tree: &mut T,
     change: &Change,
@@ -474,21 +333,8 @@ fn rename_deleted<T: Tree>(
     let Operation::ModifyDn { request, .. } = &change.operation else { return Ok(None) };
     // It was never here: its add tells where it was at first.
     let Some(place) = place else { return Ok(Some(change.uuid)) };
-    if let Some(to) = change.parent
-        && tree.node(to)?.is_none()
-        && tree.deleted(to)?.is_none_or(|(_, place)| place.is_none())
-    {
-        return Ok(Some(to));
-    }
-    if let Some(rdn) = names::new_rdn(&request.dn, &request.newrdn)
-        && is_renamed(tree, change)?.is_none()
-    {
-        tree.note_place(change.uuid, Place { rdn: rdn.into_owned(), ..place })?;
-    }
-    if let Some(to) = change.parent {
-        move_below(tree, change, to)?;
-    }
-    Ok(None)
+    let rdn = names::new_rdn(&request.dn, &request.newrdn).map(Cow::into_owned);
+    go_deleted(tree, change, place, change.parent, rdn)
 }
 
 fn delete<T: Tree>(tree: &mut T, change: &Change, node: Option<Node>) -> Result<Applied, T::Error> {

@@ -85,7 +85,7 @@ pub(crate) fn place_of_delete<T: Tree>(tree: &mut T, uuid: EntryUuid) -> Result<
     let deletes = tree.later(uuid, None)?.into_iter().rev().filter_map(|change| {
         match (&change.operation, change.parent) {
             (Operation::Delete { dn }, Some(parent)) => {
-                Some(Place { parent, rdn: names::intended(names::split(dn).0).into_owned() })
+                Some(Place { parent, rdn: names::rdn(dn).into_owned() })
             }
             _ => None,
         }

@@ -143,3 +143,15 @@ pub trait Tree: Schema {
     /// See [`node`](Self::node).
     fn note_lost(&mut self, lost: Lost) -> Result<(), Self::Error>;
 }
+
+/// Notes a change, or these values of it, as lost.
+pub(crate) fn lose<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    against: Csn,
+    attribute: &str,
+    values: Vec<Vec<u8>>,
+) -> Result<(), T::Error> {
+    let attribute = attribute.to_owned();
+    tree.note_lost(Lost { csn: change.csn, uuid: change.uuid, against, attribute, values })
+}

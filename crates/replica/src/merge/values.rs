@@ -125,12 +125,10 @@ impl<S: Schema> Attribute<'_, S> {
         let mut touched: Vec<(Vec<u8>, Option<Value>)> = Vec::new();
         let mut by = 0;
         for step in steps {
-            match (step, &mut known) {
-                (Step::Replace(values), _) => known = Some(put_all(Vec::new(), self.keyed_all(values)?)),
-                (Step::Add(values), Some(all)) => {
-                    *all = put_all(std::mem::take(all), self.keyed_all(values)?)
-                }
-                (Step::Delete(values), Some(all)) => take_all(all, &self.keyed_all(values)?),
+            match (step, known.take()) {
+                (Step::Replace(_), _) => known = Some(self.follow(Vec::new(), step)?),
+                (_, Some(all)) => known = Some(self.follow(all, step)?),
+                (Step::Increment(more), None) => by += more,
                 (Step::Add(values) | Step::Delete(values), None) => {
                     let stays = matches!(step, Step::Add(_));
                     for (key, value) in self.keyed_all(values)? {
@@ -138,32 +136,26 @@ impl<S: Schema> Attribute<'_, S> {
                         touched.push((key, stays.then_some(value)));
                     }
                 }
-                (Step::Increment(more), Some(all)) => *all = self.raised(std::mem::take(all), *more)?,
-                (Step::Increment(more), None) => by += more,
             }
         }
         // Later values are not raised by it.
         let mut fresh: Vec<Vec<u8>> = Vec::new();
         for step in later.iter().flatten() {
-            match (step, &mut known) {
+            match (step, known.take()) {
+                (_, Some(all)) => known = Some(self.follow(all, step)?),
                 (Step::Replace(_), None) if mutation::is(Mutation::ReplaceSparesValues) => {}
                 (Step::Replace(_), None) => return Ok(current),
-                (Step::Replace(values), Some(all)) => *all = put_all(Vec::new(), self.keyed_all(values)?),
-                (Step::Add(values), Some(all)) => {
-                    *all = put_all(std::mem::take(all), self.keyed_all(values)?)
-                }
-                (Step::Delete(values), Some(all)) => take_all(all, &self.keyed_all(values)?),
-                (Step::Add(values) | Step::Delete(values), None) => {
-                    let decided = self.keyed_all(values)?;
-                    let is_decided = |key: &Vec<u8>| decided.iter().any(|(other, _)| other == key);
-                    touched
-                        .retain(|(key, _)| mutation::is(Mutation::LaterValueForgotten) || !is_decided(key));
-                }
-                (Step::Increment(more), Some(all)) => *all = self.raised(std::mem::take(all), *more)?,
                 (Step::Increment(_), None) => {}
-            }
-            if let Step::Add(values) = step {
-                fresh.extend(self.keyed_all(values)?.into_iter().map(|(key, _)| key));
+                (Step::Add(values) | Step::Delete(values), None) => {
+                    let decided: Vec<Vec<u8>> =
+                        self.keyed_all(values)?.into_iter().map(|(key, _)| key).collect();
+                    touched.retain(|(key, _)| {
+                        mutation::is(Mutation::LaterValueForgotten) || !decided.contains(key)
+                    });
+                    if let Step::Add(_) = step {
+                        fresh.extend(decided);
+                    }
+                }
             }
         }
         let all = match known {
@@ -183,6 +175,20 @@ impl<S: Schema> Attribute<'_, S> {
             }
         };
         Ok(all.into_iter().map(|(_, value)| value).collect())
+    }
+
+    /// All values after a step.
+    fn follow(&mut self, mut all: Vec<Keyed>, step: &Step) -> Result<Vec<Keyed>, S::Error> {
+        match step {
+            Step::Replace(values) => Ok(put_all(Vec::new(), self.keyed_all(values)?)),
+            Step::Add(values) => Ok(put_all(all, self.keyed_all(values)?)),
+            Step::Delete(values) => {
+                let gone = self.keyed_all(values)?;
+                all.retain(|(key, _)| !gone.iter().any(|(other, _)| other == key));
+                Ok(all)
+            }
+            Step::Increment(by) => self.raised(all, *by),
+        }
     }
 
     /// Drops the value if the last of all steps that tells of it deletes it.
@@ -275,10 +281,6 @@ fn put_all(mut all: Vec<Keyed>, values: Vec<Keyed>) -> Vec<Keyed> {
         }
     }
     all
-}
-
-fn take_all(all: &mut Vec<Keyed>, values: &[Keyed]) {
-    all.retain(|(key, _)| !values.iter().any(|(other, _)| other == key));
 }
 
 fn number(value: &[u8]) -> Option<i128> {
