@@ -12,8 +12,9 @@ int xs_read_uuid(Operation *op, struct berval *ndn, char *text, size_t text_len)
 		return 0;
 	}
 	uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
-	if (uuid != NULL) {
-		snprintf(text, text_len, "%s", uuid->a_vals[0].bv_val);
+	if (uuid != NULL && uuid->a_vals[0].bv_len < text_len) {
+		memcpy(text, uuid->a_vals[0].bv_val, uuid->a_vals[0].bv_len);
+		text[uuid->a_vals[0].bv_len] = '\0';
 	}
 	be_entry_release_r(op, e);
 	return text[0] != '\0';

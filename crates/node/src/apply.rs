@@ -13,8 +13,6 @@ use xmppsync_replica::{Change, EntryUuid, Operation, Place, Vector};
 
 /// LDAP result "other".
 const OTHER: i32 = 80;
-/// LDAP result "busy".
-const BUSY: i32 = 51;
 
 /// Why the thread is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +93,11 @@ fn follow(shared: &Shared, transaction: &mut dyn Transaction) -> bool {
                 lock(&shared.to_apply).to_follow.push_front((change, from));
                 return false;
             }
-            Err(outcome) => warn!("a name that the {operation} of \"{dn}\" made free stays so: {outcome:?}"),
+            Err(outcome) => warn!(
+                "the {operation} of \"{dn}\" may have freed a name that another entry is meant to have, which does not get it \
+                 ({}); ldapsearch '(xmppSyncConflict=*)' shows such entries: rename it",
+                outcome.failure().map(ToString::to_string).unwrap_or_default()
+            ),
         }
     }
     true
@@ -111,15 +113,19 @@ fn apply_all(
     mut work: Vec<Incoming>,
 ) -> Result<(), Held> {
     let mut end = work.len();
-    // The first one failed, and the rules for changes that meet have not been tried on it.
-    let mut careful = false;
+    // The first one failed, and the rules for changes that meet are tried on it; it goes by itself.
+    let (mut careful, mut alone) = (false, false);
     while !work.is_empty() {
-        match attempt(shared, transaction, &work[..end], careful) {
+        let attempted = match alone {
+            true => apply_alone(shared, transaction, &work[0], careful),
+            false => attempt(shared, transaction, &work[..end], careful),
+        };
+        match attempted {
             Attempt::Committed(committed) => {
                 let count = committed.count;
                 write_down(shared, &work[..count], *committed);
                 work.drain(..count);
-                (end, careful) = (work.len(), false);
+                (end, careful, alone) = (work.len(), false, false);
             }
             Attempt::FailedAt(index, _) if matches!(work[index], Incoming::New(_)) => {
                 // Known after all, or its parent is not: looked for like any other.
@@ -138,19 +144,14 @@ fn apply_all(
                     set_aside(shared, change, &failure);
                 }
                 incoming.advance(&mut lock(&shared.vector));
-                (end, careful) = (work.len(), false);
+                (end, careful, alone) = (work.len(), false, false);
             }
             // Those before it went well and are made again without it.
             Attempt::FailedAt(index, _) => end = index,
+            Attempt::AloneAt(0) if !alone => alone = true,
             Attempt::AloneAt(0) => {
-                transaction.set_exclusive(true);
-                let applied = apply_alone(shared, transaction, &work[0]);
-                transaction.set_exclusive(false);
-                if let Err(failure) = applied {
-                    return Err(Held { rest: work, suspect: Some(0), failure });
-                }
-                work.remove(0);
-                (end, careful) = (work.len(), false);
+                let failure = Failure::busy("it can be made neither in a transaction nor without one");
+                return Err(Held { rest: work, suspect: Some(0), failure });
             }
             Attempt::AloneAt(index) => end = index,
             Attempt::Temporary(suspect, failure) => return Err(Held { rest: work, suspect, failure }),
@@ -174,9 +175,7 @@ fn write_down(shared: &Shared, work: &[Incoming], committed: Committed) {
             set_aside(shared, change, &failure);
         }
     }
-    let waited =
-        work.iter().filter_map(Incoming::waited).filter(|change| !lock(&shared.to_apply).is_waiting(change));
-    for change in waited {
+    for change in work.iter().filter_map(Incoming::waited).filter(|change| !scratch.is_waiting(change.csn)) {
         records.push(Record::ClearedAside(change.csn));
         let (operation, dn) = (change.operation.name(), change.operation.dn());
         debug!("{operation} of \"{dn}\" (CSN {}) was applied late", change.csn);
@@ -282,7 +281,7 @@ fn failed(index: usize, outcome: Outcome) -> Attempt {
         Outcome::Alone(_) => Attempt::AloneAt(index),
         Outcome::Failed(failure) | Outcome::Refused(failure) => Attempt::FailedAt(index, failure),
         // It may be something else that holds it up.
-        Outcome::Temporary(failure) if failure.result == BUSY => Attempt::Temporary(None, failure),
+        Outcome::Temporary(failure) if failure.is_busy() => Attempt::Temporary(None, failure),
         Outcome::Temporary(failure) => Attempt::Temporary(Some(index), failure),
         Outcome::Applied | Outcome::Care => {
             let text = "the rules for changes that meet ask for themselves".to_owned();
@@ -316,64 +315,24 @@ fn handle_deleted(shared: &Shared, change: &Change) {
     }
 }
 
-/// Makes a change that commits by itself. A crash before the vector is stored makes it come again.
+/// Makes a change that commits by itself, like [`attempt`] without a transaction. A crash before the vector is stored makes it come
+/// again.
 fn apply_alone(
     shared: &Shared,
     transaction: &mut dyn Transaction,
     incoming: &Incoming,
-) -> Result<(), Failure> {
-    let (mut scratch, mut records) = (Scratch::default(), Vec::new());
-    if let Some(change) = incoming.change() {
-        let plain = match scratch.needs_rules(shared, incoming) {
-            true => Outcome::Care,
-            false => match incoming {
-                Incoming::New(entry) => transaction.add_new(entry),
-                Incoming::State(state) => transaction.apply_state(state),
-                _ => transaction.apply(change),
-            },
-        };
-        let outcome = match plain {
-            Outcome::Care => {
-                let vector = lock(&shared.vector).clone();
-                match merging::apply(shared, transaction, &mut scratch, &vector, incoming) {
-                    Merged::Done => Outcome::Applied,
-                    Merged::Waits(missing) => {
-                        scratch.wait(change, missing);
-                        Outcome::Applied
-                    }
-                    Merged::Failed(outcome) => outcome,
-                }
-            }
-            Outcome::Applied => {
-                scratch.handle_deleted(change);
-                Outcome::Applied
-            }
-            plain => plain,
-        };
-        match outcome {
-            Outcome::Applied => {
-                handle_deleted(shared, change);
-                records.extend(merging::inventory(transaction, change)?);
-            }
-            Outcome::Refused(failure) | Outcome::Failed(failure) | Outcome::Alone(failure) => {
-                set_aside(shared, change, &failure);
-            }
-            Outcome::Temporary(failure) => return Err(failure),
-            Outcome::Care => {}
-        }
-    }
-    shared.store.write(records);
-    scratch.commit(shared);
-    let vector = {
-        let mut vector = lock(&shared.vector);
-        incoming.advance(&mut vector);
-        vector.clone()
+    careful: bool,
+) -> Attempt {
+    transaction.set_exclusive(true);
+    let attempted = attempt_in(shared, transaction, std::slice::from_ref(incoming), careful);
+    transaction.set_exclusive(false);
+    let (committed, vector) = match attempted {
+        Ok(done) => done,
+        Err(failed) => return failed,
     };
-    let come: Vec<EntryUuid> = incoming.change().map(|change| change.uuid).into_iter().collect();
-    lock(&shared.to_apply).release(&come);
     // Where that fails, the next transaction stores it.
     let _ = transaction.write_context_csn(&vector);
-    Ok(())
+    Attempt::Committed(committed)
 }
 
 /// The vector is written in the transaction that it describes: both are durable or neither is. Without a
@@ -381,7 +340,7 @@ fn apply_alone(
 fn commit(transaction: &mut dyn Transaction, vector: &Vector, atomic: bool) -> Result<(), Failure> {
     if transaction.write_context_csn(vector) == ContextCsnWrite::Failed && atomic {
         transaction.abort();
-        return Err(Failure { result: 80, text: "contextCSN could not be written".to_owned() });
+        return Err(Failure { result: OTHER, text: "contextCSN could not be written".to_owned() });
     }
     transaction.commit()
 }

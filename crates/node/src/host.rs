@@ -201,6 +201,19 @@ pub enum Outcome {
     Care,
 }
 
+impl Outcome {
+    /// Why it was not made.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Outcome::Refused(failure)
+            | Outcome::Failed(failure)
+            | Outcome::Temporary(failure)
+            | Outcome::Alone(failure) => Some(failure),
+            Outcome::Applied | Outcome::Care => None,
+        }
+    }
+}
+
 /// What became of the vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContextCsnWrite {
@@ -222,7 +235,19 @@ pub struct Failure {
     pub text: String,
 }
 
+/// LDAP result "busy".
+const BUSY: i32 = 51;
+
 impl Failure {
+    /// Something else has to happen first, and will.
+    pub(crate) fn busy(text: &str) -> Failure {
+        Failure { result: BUSY, text: text.to_owned() }
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.result == BUSY
+    }
+
     /// noSuchObject: the entry or its parent is missing, and may come.
     pub(crate) fn is_missing_entry(&self) -> bool {
         const NO_SUCH_OBJECT: i32 = 32;

@@ -1,20 +1,20 @@
 //! Changes that meet others: the rules of [`merge`] at work on the host's database, inside of the transaction that applies.
 
-mod names;
+mod memory;
 mod tree;
 
-pub(crate) use names::Names;
+pub(crate) use memory::Names;
 
 use crate::host::{Failure, Outcome, Transaction};
 use crate::limits;
-use crate::shared::{Incoming, Shared, lock};
+use crate::shared::{Incoming, Shared, deleted_place, lock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::{debug, info, warn};
 use tree::HostTree;
 use xmppsync_journal::{Record, SetAside};
 use xmppsync_replica::merge::{self, Applied};
-use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Operation, Place, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Operation, Place, Vector, names};
 
 /// What the open transaction has led to beside the database. It counts when that is committed.
 #[derive(Default)]
@@ -45,22 +45,37 @@ pub(crate) enum Merged {
 }
 
 impl Scratch {
-    /// A plain delete was made, and its entry was where the change says.
-    pub(crate) fn handle_deleted(&mut self, change: &Change) {
-        self.note_gone(change);
-        if let Some(parent) = change.parent {
-            let rdn = xmppsync_replica::names::split(change.operation.dn()).0.to_owned();
-            self.place(change.uuid, Place { parent, rdn });
+    /// Looks at what is remembered, with what this transaction has led to.
+    fn known<T>(&self, shared: &Shared, look: impl FnOnce(&Names) -> T) -> T {
+        match &self.names {
+            Some(names) => look(names),
+            None => look(&lock(&shared.names)),
         }
     }
 
-    /// An entry that was deleted before it came must not stay when it comes.
-    fn expect_add(&mut self, shared: &Shared, uuid: EntryUuid) {
-        let known = self.places.contains_key(&uuid);
-        if !known {
-            self.names.get_or_insert_with(|| lock(&shared.names).clone()).orphans.insert(uuid);
-            self.records.push(Record::Orphan(uuid));
+    /// Remembers something, and has the journal do so.
+    fn note(&mut self, shared: &Shared, record: Record) {
+        self.names.get_or_insert_with(|| lock(&shared.names).clone()).note(&record);
+        self.records.push(record);
+    }
+
+    /// A plain delete was made, and its entry was where the change says.
+    pub(crate) fn handle_deleted(&mut self, change: &Change) {
+        self.note_gone(change);
+        if let Some(place) = deleted_place(change) {
+            self.place(change.uuid, place);
         }
+    }
+
+    /// Of several deletes the latest counts.
+    fn note_gone(&mut self, change: &Change) {
+        let gone = self.gone.entry(change.uuid).or_insert(change.csn);
+        *gone = change.csn.max(*gone);
+    }
+
+    fn place(&mut self, uuid: EntryUuid, place: Place) {
+        self.records.push(Record::Place { uuid, place: place.clone() });
+        self.places.insert(uuid, place);
     }
 
     /// Others see at once that a name may matter; too early does no harm.
@@ -74,54 +89,35 @@ impl Scratch {
 
     /// A state that a load or a comparison brought may be of an entry that is aside.
     pub(crate) fn note_state(&mut self, shared: &Shared, transaction: &mut dyn Transaction, state: &Change) {
-        let (rdn, parent) = xmppsync_replica::names::split(state.operation.dn());
-        let displaced =
-            xmppsync_replica::names::is_displaced(rdn).then(|| transaction.find(parent)).flatten();
-        let glue = tree::is_glue(state);
-        if displaced.is_none() && !glue {
-            return;
+        let uuid = state.uuid;
+        let (rdn, parent) = names::split(state.operation.dn());
+        if names::is_displaced(rdn)
+            && let Some(parent) = transaction.find(parent)
+        {
+            let place = Place { parent, rdn: names::intended(rdn).into_owned() };
+            self.note(shared, Record::Displaced { uuid, place });
         }
-        let names = self.names.get_or_insert_with(|| lock(&shared.names).clone());
-        if let Some(parent) = displaced {
-            let place = Place { parent, rdn: xmppsync_replica::names::intended(rdn).into_owned() };
-            names.displaced.insert(state.uuid, place.clone());
-            self.records.push(Record::Displaced { uuid: state.uuid, place });
+        if tree::is_glue(state) {
+            self.note(shared, Record::Glue(uuid));
         }
-        if glue {
-            names.glue.insert(state.uuid);
-            self.records.push(Record::Glue(state.uuid));
-        }
-    }
-
-    /// Of several deletes the latest counts.
-    fn note_gone(&mut self, change: &Change) {
-        let gone = self.gone.entry(change.uuid).or_insert(change.csn);
-        *gone = change.csn.max(*gone);
     }
 
     /// Whether something is known of the entry, or of others that wait for a name or a parent, that a plain attempt would not look at.
     pub(crate) fn needs_rules(&self, shared: &Shared, incoming: &Incoming) -> bool {
         let Some(change) = incoming.change() else { return false };
-        if incoming.waited().is_some() {
-            // Later ones of its origin may have been made before it.
-            return true;
-        }
-        let known = lock(&shared.names);
-        let names = self.names.as_ref().unwrap_or(&known);
         match change.operation {
-            Operation::Delete { .. } | Operation::ModifyDn { .. } => !names.is_tidy(),
+            // Later ones of its origin may have been made before it.
+            _ if incoming.waited().is_some() => true,
+            Operation::Modify(_) => false,
+            Operation::Delete { .. } | Operation::ModifyDn { .. } => {
+                self.known(shared, |names| !names.is_tidy())
+            }
             Operation::Add(_) | Operation::Put(_) => {
-                names.orphans.contains(&change.uuid)
-                    || self.gone.contains_key(&change.uuid)
+                self.gone.contains_key(&change.uuid)
+                    || self.known(shared, |names| names.orphans.contains(&change.uuid))
                     || lock(&shared.captured).deleted.get(change.uuid).is_some()
             }
-            _ => false,
         }
-    }
-
-    fn place(&mut self, uuid: EntryUuid, place: Place) {
-        self.records.push(Record::Place { uuid, place: place.clone() });
-        self.places.insert(uuid, place);
     }
 
     /// The change waits for an entry that is not here yet, or never will be.
@@ -141,14 +137,11 @@ impl Scratch {
             let reason = format!("{WAITS_FOR}{missing}");
             if lock(&shared.to_apply).waiting.push(missing, change) {
                 debug!("{operation} of \"{dn}\" (CSN {csn}): {reason}");
-                self.records.push(Record::Orphan(uuid));
-                lock(&shared.names).orphans.insert(uuid);
-                if let Some(names) = &mut self.names {
-                    names.orphans.insert(uuid);
-                }
+                self.note(shared, Record::Orphan(uuid));
             } else {
                 warn!(
-                    "{operation} of \"{dn}\" (entryUUID {uuid}, CSN {csn}) is set aside: {reason}, and too many do"
+                    "{operation} of \"{dn}\" (entryUUID {uuid}, CSN {csn}) is set aside: {reason}, and too many do; the next \
+                     comparison with another server brings the entry"
                 );
             }
             self.records.push(Record::SetAside(SetAside { csn, uuid, reason }));
@@ -164,10 +157,7 @@ impl Scratch {
         if let Some(names) = self.names {
             *lock(&shared.names) = names;
         }
-        for lost in &self.lost {
-            tell(lost);
-        }
-        lock(&shared.to_apply).conflicts += self.lost.len() as u64;
+        self.lost.iter().for_each(tell);
     }
 }
 
@@ -201,20 +191,19 @@ pub(crate) fn apply(
         Ok(None) => return Merged::Done,
         Err(failure) => return Merged::Failed(Outcome::Failed(failure)),
     };
-    let records = scratch.records.len();
     let mut tree = HostTree::new(shared, transaction, scratch, applied, change);
     match merge::apply(&mut tree, &placed) {
         Ok(Applied::Done) => {
             if let Operation::Delete { .. } = change.operation {
                 scratch.note_gone(change);
-                scratch.expect_add(shared, change.uuid);
+                if !scratch.places.contains_key(&change.uuid) {
+                    // It was deleted before it came, and must not stay when it comes.
+                    scratch.note(shared, Record::Orphan(change.uuid));
+                }
             }
             Merged::Done
         }
-        Ok(Applied::Waits(uuid)) => {
-            scratch.records.truncate(records);
-            Merged::Waits(uuid)
-        }
+        Ok(Applied::Waits(uuid)) => Merged::Waits(uuid),
         Err(outcome) => Merged::Failed(outcome),
     }
 }
@@ -251,7 +240,7 @@ fn with_parent(
     if change.parent.is_some() || !matches!(change.operation, Operation::Put(_)) {
         return Ok(Some(Arc::clone(change)));
     }
-    let parent = transaction.find(xmppsync_replica::names::split(change.operation.dn()).1);
+    let parent = transaction.find(names::split(change.operation.dn()).1);
     Ok(Some(Arc::new(Change { parent, ..Change::clone(change) })))
 }
 

@@ -5,7 +5,7 @@ use crate::fail::{FailPoint, fail_point};
 use crate::host::Database;
 use crate::limits;
 use crate::replica::ReplicaConfig;
-use crate::shared::{Shared, inventory_record, lock, place_record};
+use crate::shared::{Shared, deleted_place, inventory_record, lock};
 use crate::store::Ticket;
 use crate::stored::{Place, StoredMessages};
 use std::collections::VecDeque;
@@ -129,7 +129,8 @@ impl Outgoing {
         let seq = self.outbox.last() + self.unwritten.len() as u64 + 1;
         let records = (seq..).zip(&changes).flat_map(|(seq, change)| {
             let written = Record::Change { boot: self.outbox.boot(), seq, change: Arc::clone(change) };
-            [written, inventory_record(change)].into_iter().chain(place_record(change))
+            let place = deleted_place(change).map(|place| Record::Place { uuid: change.uuid, place });
+            [written, inventory_record(change)].into_iter().chain(place)
         });
         let ticket = shared.store.write(records.chain([Record::Head(last)]).collect());
         lock(&shared.captured).handle_written(last);

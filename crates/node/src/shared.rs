@@ -136,17 +136,16 @@ impl Shared {
             _ => false,
         };
         if let Some(parent) = old_parent.filter(|_| may_matter) {
-            let rdn = names::intended(names::split(change.operation.dn()).0).into_owned();
+            let rdn = names::rdn(change.operation.dn()).into_owned();
             lock(&self.to_apply).to_follow.push_back((change, Place { parent, rdn }));
         }
     }
 }
 
 /// Where a deleted entry was, should it be needed again because of a child.
-pub(crate) fn place_record(change: &Change) -> Option<Record> {
+pub(crate) fn deleted_place(change: &Change) -> Option<Place> {
     let Operation::Delete { dn } = &change.operation else { return None };
-    let rdn = names::intended(names::split(dn).0).into_owned();
-    change.parent.map(|parent| Record::Place { uuid: change.uuid, place: Place { parent, rdn } })
+    change.parent.map(|parent| Place { parent, rdn: names::rdn(dn).into_owned() })
 }
 
 /// What a change that is in the database means for the inventory.
@@ -403,8 +402,6 @@ pub(crate) struct ToApply {
     pub(crate) temporary_failures: u32,
     pub(crate) waiting: Waiting,
     pub(crate) set_aside: u64,
-    /// Changes, or parts of them, that have no effect because of others.
-    pub(crate) conflicts: u64,
     /// Deletes and renames of clients, with where their entries were: others may have waited for their names.
     pub(crate) to_follow: VecDeque<(Arc<Change>, Place)>,
     /// Attempts to follow the first of them.
@@ -432,7 +429,9 @@ impl Waiting {
     pub(crate) fn take(&mut self, come: impl Iterator<Item = EntryUuid>) -> Vec<Arc<Change>> {
         let mut taken: Vec<Arc<Change>> =
             come.filter_map(|uuid| self.by_entry.remove(&uuid)).flatten().collect();
-        self.csns.retain(|csn| !taken.iter().any(|change| change.csn == *csn));
+        for change in &taken {
+            self.csns.remove(&change.csn);
+        }
         taken.sort_by_key(|change| change.csn);
         taken
     }
@@ -521,7 +520,6 @@ impl ToApply {
         *self = ToApply {
             waiting: std::mem::take(&mut self.waiting),
             set_aside: self.set_aside,
-            conflicts: self.conflicts,
             to_follow: std::mem::take(&mut self.to_follow),
             lost: true,
             losses: self.losses + 1,

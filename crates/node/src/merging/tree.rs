@@ -7,8 +7,9 @@ use crate::shared::{Shared, lock};
 use ldap3_proto::proto::{
     LdapAddRequest, LdapModify, LdapModifyDNRequest, LdapModifyRequest, LdapModifyType, LdapPartialAttribute,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use tracing::info;
+use tracing::warn;
 use xmppsync_journal::Record;
 use xmppsync_replica::merge::{Attributes, Node, Schema, Tree, is_stamp};
 use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Operation, Place, Vector, names};
@@ -25,8 +26,8 @@ pub(super) struct HostTree<'a> {
     applied: &'a Vector,
     /// Under whose CSN everything is done.
     change: &'a Arc<Change>,
-    /// What this replica cannot hold by its schema is refused, unless several servers made it so together.
-    checked: bool,
+    /// What this replica cannot hold by its schema is refused, unless several servers made it so together; once that is known.
+    checked: Option<bool>,
 }
 
 /// Whether the entry is glue.
@@ -44,9 +45,8 @@ fn has_value(entry: &Change, attribute: &str, value: &str) -> bool {
     values(entry, attribute).iter().any(|present| present.eq_ignore_ascii_case(value.as_bytes()))
 }
 
-fn temporary(text: &str) -> Outcome {
-    const BUSY: i32 = 51;
-    Outcome::Temporary(Failure { result: BUSY, text: text.to_owned() })
+fn busy(text: &str) -> Outcome {
+    Outcome::Temporary(Failure::busy(text))
 }
 
 fn attribute(name: &str, vals: Vec<Vec<u8>>) -> LdapPartialAttribute {
@@ -69,8 +69,7 @@ impl<'a> HostTree<'a> {
         applied: &'a Vector,
         change: &'a Arc<Change>,
     ) -> HostTree<'a> {
-        let checked = !is_written_by_others(shared, change);
-        HostTree { shared, transaction, scratch, applied, change, checked }
+        HostTree { shared, transaction, scratch, applied, change, checked: None }
     }
 
     fn read(&mut self, uuid: EntryUuid) -> Result<Option<Change>, Outcome> {
@@ -80,7 +79,7 @@ impl<'a> HostTree<'a> {
     fn dn(&mut self, uuid: EntryUuid) -> Result<String, Outcome> {
         match self.read(uuid)? {
             Some(entry) => Ok(entry.operation.dn().to_owned()),
-            None => Err(temporary("an entry that was there is gone")),
+            None => Err(busy("an entry that was there is gone")),
         }
     }
 
@@ -97,7 +96,13 @@ impl<'a> HostTree<'a> {
 
     /// Does it, under the CSN of the change that is being applied.
     fn make(&mut self, uuid: EntryUuid, operation: Operation) -> Result<(), Outcome> {
-        self.make_so(uuid, operation, self.checked)
+        let checked = self.is_checked();
+        self.make_so(uuid, operation, checked)
+    }
+
+    fn is_checked(&mut self) -> bool {
+        let (shared, change) = (self.shared, self.change);
+        *self.checked.get_or_insert_with(|| !is_written_by_others(shared, change))
     }
 
     fn make_so(&mut self, uuid: EntryUuid, operation: Operation, checked: bool) -> Result<(), Outcome> {
@@ -108,9 +113,12 @@ impl<'a> HostTree<'a> {
         }
     }
 
-    fn names(&mut self) -> &mut Names {
-        let shared = self.shared;
-        self.scratch.names.get_or_insert_with(|| lock(&shared.names).clone())
+    fn known<T>(&self, look: impl FnOnce(&Names) -> T) -> T {
+        self.scratch.known(self.shared, look)
+    }
+
+    fn note(&mut self, record: Record) {
+        self.scratch.note(self.shared, record);
     }
 
     /// A client's write that is committed may not have been told yet. Others wait for this transaction.
@@ -122,11 +130,7 @@ impl<'a> HostTree<'a> {
             }
             std::thread::sleep(limits::CLIENT_PAUSE);
         }
-        Err(temporary("a write of this server is on its way"))
-    }
-
-    fn note(&mut self, record: Record) {
-        self.scratch.records.push(record);
+        Err(busy("a write of this server is on its way"))
     }
 
     /// Asks the journal, which has all that was handed to it before.
@@ -139,7 +143,7 @@ impl<'a> HostTree<'a> {
         self.shared
             .store
             .ask_now(question, limits::HISTORY_PATIENCE)
-            .map_err(|_| temporary("the journal does not answer"))
+            .map_err(|_| busy("the journal does not answer"))
     }
 
     /// Whether the change is in the database.
@@ -151,25 +155,18 @@ impl<'a> HostTree<'a> {
     }
 
     fn mark_displaced(&mut self, uuid: EntryUuid, place: &Place, displaced: bool) -> Result<(), Outcome> {
-        let was = self.names().displaced.contains_key(&uuid);
-        if displaced {
-            self.names().displaced.insert(uuid, place.clone());
-            self.note(Record::Displaced { uuid, place: place.clone() });
-        } else if was {
-            self.names().displaced.remove(&uuid);
-            self.note(Record::Named(uuid));
-        }
-        if displaced || was {
-            let mark =
-                if displaced { vec![format!("displaced {}", place.rdn).into_bytes()] } else { Vec::new() };
-            let dn = self.dn(uuid)?;
-            self.make_so(
-                uuid,
-                Operation::Modify(LdapModifyRequest { dn, changes: vec![replace(CONFLICT, mark)] }),
-                false,
-            )?;
-        }
-        Ok(())
+        let (record, mark) = if displaced {
+            let mark = vec![format!("displaced {}", place.rdn).into_bytes()];
+            (Record::Displaced { uuid, place: place.clone() }, mark)
+        } else if self.known(|names| names.displaced.contains_key(&uuid)) {
+            (Record::Named(uuid), Vec::new())
+        } else {
+            return Ok(());
+        };
+        self.note(record);
+        let request = LdapModifyRequest { dn: self.dn(uuid)?, changes: vec![replace(CONFLICT, mark)] };
+        // The schema wants no operational attribute in a name.
+        self.make_so(uuid, Operation::Modify(request), false)
     }
 
     /// Glue becomes an entry again, in its place.
@@ -183,7 +180,6 @@ impl<'a> HostTree<'a> {
         let changes = others.chain(wanted).collect();
         // Another structural class, which the schema allows nobody.
         self.make_so(glue.uuid, Operation::Modify(LdapModifyRequest { dn, changes }), false)?;
-        self.names().glue.remove(&glue.uuid);
         self.note(Record::NoGlue(glue.uuid));
         Ok(())
     }
@@ -193,17 +189,16 @@ impl<'a> HostTree<'a> {
         match self.node(uuid)? {
             Some(Node { displaced, place: Some(place), .. }) => self.mark_displaced(uuid, &place, displaced),
             _ => {
-                if self.names().displaced.remove(&uuid).is_some() {
-                    self.note(Record::Named(uuid));
-                }
+                self.forget_displaced(uuid);
                 Ok(())
             }
         }
     }
 
-    fn note_glue(&mut self, uuid: EntryUuid) {
-        self.names().glue.insert(uuid);
-        self.note(Record::Glue(uuid));
+    fn forget_displaced(&mut self, uuid: EntryUuid) {
+        if self.known(|names| names.displaced.contains_key(&uuid)) {
+            self.note(Record::Named(uuid));
+        }
     }
 }
 
@@ -242,12 +237,14 @@ impl Tree for HostTree<'_> {
     }
 
     fn displaced(&mut self, place: &Place) -> Result<Vec<EntryUuid>, Outcome> {
-        let meant: Vec<(EntryUuid, Place)> =
-            self.names().displaced.iter().map(|(uuid, place)| (*uuid, place.clone())).collect();
+        let meant: Vec<(EntryUuid, Place)> = self.known(|names| {
+            let below = names.displaced.iter().filter(|(_, other)| other.parent == place.parent);
+            below.map(|(uuid, other)| (*uuid, other.clone())).collect()
+        });
         let mut found = Vec::new();
-        let wanted = self.rdn_key(&place.rdn);
+        let wanted = if meant.is_empty() { Vec::new() } else { self.rdn_key(&place.rdn) };
         for (uuid, other) in meant {
-            if other.parent != place.parent || self.rdn_key(&other.rdn) != wanted {
+            if self.rdn_key(&other.rdn) != wanted {
                 continue;
             }
             // A client may have given it another name.
@@ -278,7 +275,7 @@ impl Tree for HostTree<'_> {
         let fresh = lock(&self.shared.captured).later(uuid, after);
         let known = self.ask(move |journal| journal.later(uuid, after))?;
         if known.is_none() && self.shared.store.is_filling() {
-            return Err(temporary("the journal is being made anew"));
+            return Err(busy("the journal is being made anew"));
         }
         let known = known.unwrap_or_default();
         let mut later: Vec<Arc<Change>> =
@@ -289,17 +286,23 @@ impl Tree for HostTree<'_> {
             }
         }
         later.sort_by_key(|change| change.csn);
+        if uuid == self.change.uuid
+            && later.iter().any(|change| change.csn.server_id() != self.change.csn.server_id())
+        {
+            self.checked = Some(false);
+        }
         let Some(entry) = self.read(uuid)? else { return Ok(later) };
         let (last, is_late) =
             (later.last().map(|change| change.csn), after.is_some_and(|after| entry.csn > after));
         if is_late && last < Some(entry.csn) && !is_glue(&entry) {
             if entry.csn.server_id() == self.shared.own && !lock(&self.shared.vector).covers(entry.csn) {
                 // A client's write that is committed, and that nobody was told of yet.
-                return Err(temporary("a write of this server is on its way"));
+                return Err(busy("a write of this server is on its way"));
             }
             // Before the journal reaches back: nothing tells which values are older than the change.
-            info!(
-                "the journal does not know the change {} of the entry {uuid}, so that an earlier one ({}) counts for nothing",
+            warn!(
+                "conflict: the journal does not reach back to the change {} of the entry {uuid}, so that the earlier one {} has no \
+                 effect; where it is wanted, write it again",
                 entry.csn, self.change.csn
             );
             let Change { csn, uuid, parent, operation } = entry;
@@ -316,8 +319,12 @@ impl Tree for HostTree<'_> {
         self.wait_for_clients()?;
         let followed: Vec<Move> =
             lock(&self.shared.to_apply).to_follow.iter().filter_map(client_move).collect();
-        self.names().moves.extend(followed.into_iter().map(|made| (made.csn, made)));
-        Ok(self.names().moves.range(from..).map(|(_, made)| *made).collect())
+        let mut moves: BTreeMap<Csn, Move> =
+            self.known(|names| names.moves.range(from..).map(|(csn, made)| (*csn, *made)).collect());
+        for made in followed.into_iter().filter(|made| made.csn >= from) {
+            moves.entry(made.csn).or_insert(made);
+        }
+        Ok(moves.into_values().collect())
     }
 
     fn deleted(&mut self, uuid: EntryUuid) -> Result<Option<(Csn, Option<Place>)>, Outcome> {
@@ -342,12 +349,13 @@ impl Tree for HostTree<'_> {
                 };
                 let attributes = request.attributes.clone();
                 // The schema wants no operational attribute in a name.
-                let checked = self.checked && !displaced;
+                let checked = !displaced && self.is_checked();
                 self.make_so(change.uuid, Operation::Add(LdapAddRequest { dn, attributes }), checked)?;
             }
         }
-        self.names().orphans.remove(&change.uuid);
-        self.note(Record::Adopted(change.uuid));
+        if self.known(|names| names.orphans.contains(&change.uuid)) {
+            self.note(Record::Adopted(change.uuid));
+        }
         match place {
             Some(place) if displaced => self.mark_displaced(change.uuid, place, true),
             _ => Ok(()),
@@ -370,7 +378,7 @@ impl Tree for HostTree<'_> {
         let Some(entry) = self.read(uuid)? else { return Ok(()) };
         let dn = entry.operation.dn().to_owned();
         let mut wanted = glue_attributes(uuid, csn);
-        for (name, value) in names::avas(names::intended(names::split(&dn).0).as_ref()) {
+        for (name, value) in names::avas(&names::rdn(&dn)) {
             wanted.push(attribute(&name, vec![value]));
         }
         let mut changes = Vec::new();
@@ -383,7 +391,7 @@ impl Tree for HostTree<'_> {
         changes.extend(wanted.into_iter().map(|wanted| replace(&wanted.atype, wanted.vals)));
         // Another structural class, which the schema allows nobody.
         self.make_so(uuid, Operation::Modify(LdapModifyRequest { dn, changes }), false)?;
-        self.note_glue(uuid);
+        self.note(Record::Glue(uuid));
         Ok(())
     }
 
@@ -414,7 +422,7 @@ impl Tree for HostTree<'_> {
         let newrdn = if displaced { names::displaced(uuid, &place.rdn) } else { place.rdn.clone() };
         let new_superior = (names::split(&dn).1 != parent).then_some(parent);
         let request = LdapModifyDNRequest { dn, newrdn, deleteoldrdn: false, new_superior };
-        let checked = self.checked && !displaced;
+        let checked = !displaced && self.is_checked();
         self.make_so(uuid, Operation::ModifyDn { request, operational: Vec::new() }, checked)?;
         self.mark_displaced(uuid, place, displaced)
     }
@@ -422,17 +430,14 @@ impl Tree for HostTree<'_> {
     fn remove(&mut self, uuid: EntryUuid) -> Result<(), Outcome> {
         let dn = self.dn(uuid)?;
         self.make(uuid, Operation::Delete { dn })?;
-        if self.names().glue.remove(&uuid) {
+        if self.known(|names| names.glue.contains(&uuid)) {
             self.note(Record::NoGlue(uuid));
         }
-        if self.names().displaced.remove(&uuid).is_some() {
-            self.note(Record::Named(uuid));
-        }
+        self.forget_displaced(uuid);
         Ok(())
     }
 
     fn note_move(&mut self, made: Move) -> Result<(), Outcome> {
-        self.names().moves.insert(made.csn, made);
         self.note(Record::Move(made));
         Ok(())
     }
@@ -443,7 +448,7 @@ impl Tree for HostTree<'_> {
     }
 
     fn note_lost(&mut self, lost: Lost) -> Result<(), Outcome> {
-        self.note(Record::Lost { lost: lost.clone(), at: crate::store::now() });
+        self.scratch.records.push(Record::Lost { lost: lost.clone(), at: crate::store::now() });
         self.scratch.lost.push(lost);
         Ok(())
     }

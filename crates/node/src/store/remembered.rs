@@ -1,12 +1,13 @@
 //! What cannot be had from the database again, kept in memory for the next journal.
 
+use crate::merging::Names;
 use std::collections::BTreeMap;
 use xmppsync_journal::limits::SET_ASIDES_MAX;
 use xmppsync_journal::{Journal, Peer, Record, SetAside};
 use xmppsync_replica::{Csn, Unseen};
 
-/// Who the peers are, what was not seen, and which changes could not be applied: an entry that was refused here must not look
-/// deleted.
+/// Who the peers are, what was not seen, which changes could not be applied (an entry that was refused here must not look
+/// deleted), and what the rules for changes that meet know of names and moves.
 #[derive(Default)]
 pub(super) struct Remembered {
     peers: BTreeMap<String, Peer>,
@@ -14,6 +15,7 @@ pub(super) struct Remembered {
     unseen: Unseen,
     unseen_at: u64,
     put_back: bool,
+    names: Names,
 }
 
 impl Remembered {
@@ -25,6 +27,7 @@ impl Remembered {
         let put_back = journal.is_put_back().unwrap_or_default();
         let unseen = Record::Unseen { unseen: journal.unseen().clone(), at: journal.unseen_at() };
         let state = [unseen, Record::PutBack(put_back)];
+        remembered.names = Names::read(journal).unwrap_or_default();
         remembered.note(&peers.chain(set_asides).chain(state).collect::<Vec<_>>());
         remembered
     }
@@ -46,7 +49,7 @@ impl Remembered {
                     self.unseen_at = self.unseen_at.max(*at);
                 }
                 Record::PutBack(yes) => self.put_back = *yes,
-                _ => {}
+                other => self.names.note(other),
             }
         }
     }
@@ -61,6 +64,6 @@ impl Remembered {
         let set_asides = self.set_asides.values().cloned().map(Record::SetAside);
         let put_back = self.put_back.then_some(Record::PutBack(true));
         let unseen = Record::Unseen { unseen: self.unseen.clone(), at: self.unseen_at };
-        peers.chain(set_asides).chain([unseen]).chain(put_back)
+        peers.chain(set_asides).chain([unseen]).chain(put_back).chain(self.names.records())
     }
 }
