@@ -95,6 +95,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 fn relay(near: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     let far = TcpStream::connect_timeout(&shared.to, CONNECT_TIMEOUT)?;
     let mut open = shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+    // What is pushed before a cut is cut by it; what comes after sees that it is cut.
+    if shared.is_cut.load(Ordering::SeqCst) {
+        return Ok(());
+    }
     open.push(near.try_clone()?);
     open.push(far.try_clone()?);
     drop(open);

@@ -9,8 +9,9 @@ mod offering;
 
 use crate::files::FileError;
 use crate::limits;
-use crate::shared::{Incoming, Seen, Shared, lock};
+use crate::shared::{Seen, Shared, lock};
 use crate::states;
+use crate::to_apply::Incoming;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tracing::{debug, info, warn};

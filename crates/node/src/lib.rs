@@ -17,6 +17,7 @@
 
 mod answers;
 mod apply;
+mod captured;
 mod clock;
 mod driver;
 mod fail;
@@ -41,6 +42,7 @@ mod store;
 mod stored;
 #[cfg(test)]
 mod testing;
+mod to_apply;
 
 pub use fail::{FailPoint, fail_point};
 pub use host::{

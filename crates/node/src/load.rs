@@ -2,7 +2,8 @@
 
 use crate::fail::{FailPoint, fail_point};
 use crate::limits;
-use crate::shared::{Incoming, Shared, lock};
+use crate::shared::{Shared, lock};
+use crate::to_apply::Incoming;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

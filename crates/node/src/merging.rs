@@ -7,7 +7,8 @@ pub(crate) use memory::Names;
 
 use crate::host::{Failure, Outcome, Transaction};
 use crate::limits;
-use crate::shared::{Incoming, Shared, deleted_place, lock};
+use crate::shared::{Shared, deleted_place, lock};
+use crate::to_apply::Incoming;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::{debug, info, warn};

@@ -5,7 +5,8 @@
 
 use crate::limits;
 use crate::reads;
-use crate::shared::{Incoming, Shared, lock};
+use crate::shared::{Shared, lock};
+use crate::to_apply::Incoming;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use xmppsync_replica::{Change, EntryUuid, Operation};

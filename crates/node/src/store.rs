@@ -166,14 +166,7 @@ impl Store {
         question: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (answer, answered) = oneshot::channel();
-        let question: Question = Box::new(move |journal| {
-            // The asker may have gone away.
-            let _ = answer.send(question(journal)?);
-            Ok(())
-        });
-        if let Some(jobs) = lock(&self.jobs).as_ref() {
-            let _ = jobs.send(Job::Ask(question));
-        }
+        self.send_question(question, |given| drop(answer.send(given)));
         answered
     }
 
@@ -184,17 +177,26 @@ impl Store {
         patience: Duration,
     ) -> Result<Option<T>, RecvTimeoutError> {
         let (answer, answered) = mpsc::channel();
-        let question: Question = Box::new(move |journal| {
-            let _ = answer.send(question(journal)?);
-            Ok(())
-        });
-        if let Some(jobs) = lock(&self.jobs).as_ref() {
-            let _ = jobs.send(Job::Ask(question));
-        }
+        self.send_question(question, move |given| drop(answer.send(given)));
         match answered.recv_timeout(patience) {
             Ok(answer) => Ok(Some(answer)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(timeout) => Err(timeout),
+        }
+    }
+
+    /// `answer` is called unless the journal fails; whoever asked may have gone away by then.
+    fn send_question<T>(
+        &self,
+        question: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
+        answer: impl FnOnce(T) + Send + 'static,
+    ) {
+        let question: Question = Box::new(move |journal| {
+            answer(question(journal)?);
+            Ok(())
+        });
+        if let Some(jobs) = lock(&self.jobs).as_ref() {
+            let _ = jobs.send(Job::Ask(question));
         }
     }
 
