@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::fs;
-use xmppsync_replica::{Comparison, Csn, EntrySet, EntryUuid, Step};
+use xmppsync_replica::{Comparison, Csn, EntrySet, EntryUuid, Fingerprint, Step};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!(
@@ -54,13 +54,14 @@ fn set(entries: u32, changed: impl Fn(u32) -> bool) -> Result<EntrySet, Box<dyn 
 }
 
 /// Uuids are spread as random ones are; a thousand entries were written in each second.
-fn entry(number: u32, changed: bool) -> Result<(EntryUuid, Csn), Box<dyn Error>> {
+fn entry(number: u32, changed: bool) -> Result<(EntryUuid, Csn, Fingerprint), Box<dyn Error>> {
     let uuid = u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
     let (second, micros) = (number / 1_000, number % 1_000 * 1_000);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     let day = if changed { 2 } else { 1 };
     let csn = format!("202611{day:02}{hour:02}{minute:02}{second:02}.{micros:06}Z#000000#001#000000");
-    Ok((EntryUuid::from_bytes(uuid.to_be_bytes()), csn.parse()?))
+    let print = Fingerprint::from_bytes([0; Fingerprint::BYTES]);
+    Ok((EntryUuid::from_bytes(uuid.to_be_bytes()), csn.parse()?, print))
 }
 
 /// Of this thread; the machine does other things too.

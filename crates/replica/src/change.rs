@@ -32,7 +32,7 @@ pub enum Operation {
     ModifyDn {
         /// The rename itself.
         request: LdapModifyDNRequest,
-        /// The operational attributes that it set (entryCSN, modifiersName, modifyTimestamp).
+        /// The operational attributes that it set (entryCSN, modifiersName, modifyTimestamp), and marks of losses that it took away.
         operational: Vec<LdapModify>,
     },
     /// The entry is gone.

@@ -4,7 +4,7 @@
 //! (the crate `negentropy`). One side begins and learns the differences; the other only answers, and keeps no state but
 //! its set.
 
-use crate::{Csn, EntryUuid};
+use crate::{Csn, EntryUuid, Fingerprint};
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -43,10 +43,12 @@ pub struct EntrySet(NegentropyStorageVector);
 impl EntrySet {
     /// # Errors
     /// Never for a set in which no entryUUID is twice.
-    pub fn new(entries: impl IntoIterator<Item = (EntryUuid, Csn)>) -> Result<EntrySet, CompareError> {
+    pub fn new(
+        entries: impl IntoIterator<Item = (EntryUuid, Csn, Fingerprint)>,
+    ) -> Result<EntrySet, CompareError> {
         let mut storage = NegentropyStorageVector::new();
-        for (uuid, csn) in entries {
-            storage.insert(csn.date_number(), id(uuid, csn))?;
+        for (uuid, csn, print) in entries {
+            storage.insert(csn.date_number(), id(uuid, csn, print))?;
         }
         storage.seal()?;
         Ok(EntrySet(storage))
@@ -63,8 +65,9 @@ impl EntrySet {
 
 /// The identity of an entry in one state. The uuid stands in the clear, so that what differs can be asked for; behind
 /// it a hash, because the fingerprint of a range is a sum.
-fn id(uuid: EntryUuid, csn: Csn) -> Id {
-    let hash = Sha256::new().chain_update(uuid.as_bytes()).chain_update(csn.as_str()).finalize();
+fn id(uuid: EntryUuid, csn: Csn, print: Fingerprint) -> Id {
+    let hash = Sha256::new().chain_update(uuid.as_bytes()).chain_update(csn.as_str());
+    let hash = hash.chain_update(print.as_bytes()).finalize();
     let mut bytes = [0; 32];
     bytes[..16].copy_from_slice(uuid.as_bytes());
     bytes[16..].copy_from_slice(&hash[..16]);
@@ -144,12 +147,14 @@ mod tests {
 
     type Entries = BTreeMap<u32, u32>;
 
-    fn entry(number: u32, state: u32) -> (EntryUuid, Csn) {
+    /// Two states each have one CSN.
+    fn entry(number: u32, state: u32) -> (EntryUuid, Csn, Fingerprint) {
         // Spread, as random uuids are.
         let uuid = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        let (second, micros) = (state % 60, state / 60);
+        let print = Fingerprint::from_bytes([(state % 2) as u8; Fingerprint::BYTES]);
+        let (second, micros) = (state / 2 % 60, state / 120);
         let csn = format!("202611222359{second:02}.{micros:06}Z#{:06x}#001#000000", number & 0xff_ffff);
-        (EntryUuid::from_bytes(uuid.to_be_bytes()), csn.parse().unwrap())
+        (EntryUuid::from_bytes(uuid.to_be_bytes()), csn.parse().unwrap(), print)
     }
 
     fn set(entries: &Entries) -> EntrySet {

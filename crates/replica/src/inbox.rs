@@ -228,7 +228,7 @@ impl Inbox {
     /// A batch of the live stream. Its sender was checked to be its origin.
     pub fn handle_batch(&mut self, batch: Batch, now: Instant) {
         if batch.origin != self.own {
-            let expected = self.streams.entry(batch.origin).or_default().note(&batch);
+            let expected = self.streams.entry(batch.origin).or_default().note(batch.boot, batch.last());
             self.take(batch, expected, now);
         }
     }
@@ -262,20 +262,26 @@ impl Inbox {
         let stream = self.streams.entry(origin).or_default();
         stream.put_aside(batch, self.limits.stash_bytes_max);
         if hole && self.work == Work::None {
-            // Those that follow the first one behind a hole tell nothing new.
-            if expected == 0 || first > expected {
-                self.told(origin, expected, first.saturating_sub(1));
-            }
+            self.tell_hole(origin, expected, first);
             self.look_at(now);
         }
     }
 
-    /// Its origin has made a change that is not sent to all: who lacks it asks for it.
-    pub fn handle_large(&mut self, csn: Csn, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(&csn.server_id()) {
+    /// Its origin has made a change, with this number in the stream of its run, that is not sent to all: who lacks it asks for it.
+    pub fn handle_large(&mut self, (boot, number): (BootId, u64), csn: Csn, now: Instant) {
+        let origin = csn.server_id();
+        if origin == self.own {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&origin) {
             peer.vector.advance(csn);
         }
+        // What comes next in the stream follows it: it waits, and nothing is lost.
+        let expected = self.streams.entry(origin).or_default().note(boot, number);
         if self.lacks(csn) {
+            if expected > 0 && self.work == Work::None {
+                self.tell_hole(origin, expected, number);
+            }
             self.look_at(now);
         }
     }
@@ -414,6 +420,13 @@ impl Inbox {
 
     fn look_at(&mut self, when: Instant) {
         self.due = Some(self.due.map_or(when, |due| due.min(when)));
+    }
+
+    /// Something with the number `first` came instead of what was expected. What follows the first one behind a hole tells nothing new.
+    fn tell_hole(&mut self, origin: ServerId, expected: u64, first: u64) {
+        if expected == 0 || first > expected {
+            self.told(origin, expected, first.saturating_sub(1));
+        }
     }
 
     fn told(&mut self, origin: ServerId, from: u64, to: u64) {

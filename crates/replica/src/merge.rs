@@ -5,14 +5,18 @@
 //! in the overlay and a few maps in the simulator.
 
 mod apply;
+mod history;
 mod moves;
 mod naming;
 mod placing;
+mod take;
 mod tree;
 mod values;
+mod without;
 mod words;
 
 pub use apply::{Applied, apply, follow};
+pub use take::{Past, learn, make_again, take, take_glue};
 pub use tree::{Attributes, Node, Schema, Tree};
 pub use values::is_stamp;
 pub use words::{Lost, Move, Place};

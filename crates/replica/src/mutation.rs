@@ -27,6 +27,8 @@ pub enum Mutation {
     NameStaysFree,
     /// An increment that comes late is not counted.
     IncrementForgotten,
+    /// What was done to several numbers before an increment is not looked for.
+    EarlierForgotten,
     /// A single value that comes late holds.
     SingleValueOutOfOrder,
     /// A replace that is later spares the values of earlier changes.
@@ -55,6 +57,12 @@ pub enum Mutation {
     ResetForgotten,
     /// A database that was put back is taken to have seen everything.
     UnseenForgotten,
+    /// What the other one has not seen is not made again after its state was taken.
+    NotMadeAgain,
+    /// What waits at one side is not passed on by a comparison.
+    WaitingForgotten,
+    /// What a side has forgotten is taken to be nothing.
+    FloorForgotten,
 }
 
 #[cfg(feature = "mutations")]
@@ -68,7 +76,7 @@ mod active {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 25] = [
+        pub const ALL: [Mutation; 29] = [
             Mutation::TombstoneForgotten,
             Mutation::LaterForgotten,
             Mutation::DeleteLosesToLater,
@@ -80,6 +88,7 @@ mod active {
             Mutation::NameToTheLater,
             Mutation::NameStaysFree,
             Mutation::IncrementForgotten,
+            Mutation::EarlierForgotten,
             Mutation::SingleValueOutOfOrder,
             Mutation::ReplaceSparesValues,
             Mutation::LaterValueForgotten,
@@ -94,7 +103,15 @@ mod active {
             Mutation::PrevForgotten,
             Mutation::ResetForgotten,
             Mutation::UnseenForgotten,
+            Mutation::NotMadeAgain,
+            Mutation::WaitingForgotten,
+            Mutation::FloorForgotten,
         ];
+
+        /// Whether it is in what only comparisons by states do.
+        pub fn is_of_states(self) -> bool {
+            matches!(self, Mutation::NotMadeAgain | Mutation::WaitingForgotten | Mutation::FloorForgotten)
+        }
     }
 
     /// Puts the fault into what this thread runs.

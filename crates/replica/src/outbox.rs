@@ -1,10 +1,14 @@
 //! The own stream: what was committed here, what of it was sent, what of it has come back.
 
+mod pacing;
+
 use crate::mutation::{self, Mutation};
 use crate::{Batch, BootId, Change, Csn, ServerId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use pacing::Pacing;
 
 /// The bounds of an [`Outbox`].
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +22,8 @@ pub struct OutboxLimits {
     /// Least time between two batches that are not full: with nothing sent for so long a change goes at once,
     /// under load changes wait for company.
     pub gather_delay: Duration,
-    /// An echo that takes longer than this is lost, and everything after it is sent again.
+    /// An echo that takes longer than this is lost, and everything after it is sent again; longer where echoes take long
+    /// and come, so that a slow server is not given everything again and again.
     pub echo_timeout: Duration,
     /// Bytes of content that wait to be sent. What falls out is pulled from the journal by those who lack it.
     pub log_bytes_max: usize,
@@ -58,6 +63,7 @@ pub struct Outbox {
     in_flight: VecDeque<InFlight>,
     online: bool,
     last_sent: Option<Instant>,
+    pacing: Pacing,
     /// Changes up to this number go in batches of one.
     alone_until: u64,
 }
@@ -84,6 +90,7 @@ impl Outbox {
             in_flight: VecDeque::new(),
             online: false,
             last_sent: None,
+            pacing: Pacing::new(&limits),
             alone_until: 0,
         }
     }
@@ -180,6 +187,7 @@ impl Outbox {
 
     /// What is in flight is lost, although the line is up.
     pub fn handle_loss(&mut self) {
+        self.pacing.handle_timeout();
         self.rewind();
     }
 
@@ -192,9 +200,9 @@ impl Outbox {
     }
 
     /// The batch that ends with `last` has come back from the room, so everybody in it has it.
-    pub fn handle_echo(&mut self, last: u64) {
-        while self.in_flight.front().is_some_and(|batch| batch.last <= last) {
-            self.in_flight.pop_front();
+    pub fn handle_echo(&mut self, last: u64, now: Instant) {
+        while let Some(batch) = self.in_flight.pop_front_if(|batch| batch.last <= last) {
+            self.pacing.handle_echo(now.saturating_duration_since(batch.sent), now);
         }
         let needed = self.in_flight.front().map_or(self.unsent, |oldest| oldest.first);
         while self.first < needed
@@ -208,18 +216,19 @@ impl Outbox {
 
     /// The next batch to send, if it is time for one.
     pub fn poll_batch(&mut self, now: Instant) -> Option<Batch> {
-        if self.in_flight.front().is_some_and(|oldest| now >= oldest.sent + self.limits.echo_timeout) {
+        if self.in_flight.front().is_some_and(|oldest| now >= self.pacing.overdue(oldest.sent)) {
+            self.pacing.handle_timeout();
             self.rewind();
         }
         let unsent = self.log.len().saturating_sub((self.unsent - self.first) as usize);
-        if !self.online || unsent == 0 || self.in_flight.len() >= self.limits.window_batches_max {
+        if !self.online || unsent == 0 || self.in_flight.len() >= self.pacing.window() {
             return None;
         }
         let gathering = self.last_sent.is_some_and(|sent| now < sent + self.limits.gather_delay);
         if gathering && unsent < self.limits.batch_changes_max {
             return None;
         }
-        let batch = self.read(self.unsent, self.limits.batch_bytes_max)?;
+        let batch = self.read(self.unsent, self.pacing.batch_bytes())?;
         self.unsent = batch.last() + 1;
         self.last_sent = Some(now);
         self.in_flight.push_back(InFlight { first: batch.first, last: batch.last(), sent: now });
@@ -231,8 +240,8 @@ impl Outbox {
         if !self.online {
             return None;
         }
-        let echo = self.in_flight.front().map(|oldest| oldest.sent + self.limits.echo_timeout);
-        let room = self.in_flight.len() < self.limits.window_batches_max && self.unsent <= self.last();
+        let echo = self.in_flight.front().map(|oldest| self.pacing.overdue(oldest.sent));
+        let room = self.in_flight.len() < self.pacing.window() && self.unsent <= self.last();
         let gathered = self.last_sent.filter(|_| room).map(|sent| sent + self.limits.gather_delay);
         match (echo, gathered) {
             (Some(echo), Some(gathered)) => Some(echo.min(gathered)),
@@ -309,7 +318,7 @@ mod tests {
             outbox.push(delete(csn(second, 1)));
             outbox.poll_batch(now + Duration::from_secs(second));
         }
-        outbox.handle_echo(1);
+        outbox.handle_echo(1, now);
         outbox.handle_offline();
         assert_eq!(range(outbox.poll_batch(now)), None);
         outbox.handle_online();
@@ -335,7 +344,7 @@ mod tests {
         assert_eq!(range(outbox.poll_batch(now)), Some((1, 1)));
         assert_eq!(range(outbox.poll_batch(now)), Some((2, 2)));
         assert_eq!(range(outbox.poll_batch(now)), None);
-        outbox.handle_echo(2);
+        outbox.handle_echo(2, now);
         assert_eq!(range(outbox.poll_batch(now)), Some((3, 3)));
     }
 
@@ -383,7 +392,7 @@ mod tests {
         outbox.push(delete(csn(1, 1)));
         outbox.poll_batch(now);
         assert_eq!((outbox.sent(), outbox.confirmed()), ((1, Some(csn(1, 1))), (0, Some(csn(0, 1)))));
-        outbox.handle_echo(1);
+        outbox.handle_echo(1, now);
         assert_eq!(outbox.confirmed(), (1, Some(csn(1, 1))));
     }
 }

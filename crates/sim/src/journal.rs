@@ -68,6 +68,21 @@ impl Journal {
         }
     }
 
+    /// What is here of what one vector covers and the other one does not.
+    pub(crate) fn between<'a>(
+        &'a self,
+        before: &'a Vector,
+        now: &'a Vector,
+    ) -> impl Iterator<Item = &'a Arc<Change>> {
+        let all = self.logs.values().flat_map(|log| &log.changes).map(|record| &record.change);
+        all.filter(|change| now.covers(change.csn) && !before.covers(change.csn))
+    }
+
+    /// Of what is not later no changes are here.
+    pub(crate) fn floor(&self) -> Vector {
+        self.logs.values().filter_map(|log| log.floor).collect()
+    }
+
     /// A journal that begins where a database stands.
     pub(crate) fn beginning(at: &Vector) -> Journal {
         let mut journal = Journal::default();

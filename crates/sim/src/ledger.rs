@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use xmppsync_replica::{Change, Csn, Unseen, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Unseen, Vector};
 
 /// Which rule was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,26 +153,34 @@ impl Applied {
     }
 
     /// The first acknowledged change that the vector covers after `before` and that was not applied, although it is not known to be
-    /// `unseen`.
+    /// `unseen`, nor its entry in doubt.
     pub(crate) fn hole(
         &self,
         ledger: &Ledger,
         before: Option<Csn>,
         until: Csn,
         unseen: &Unseen,
+        doubts: &BTreeSet<EntryUuid>,
     ) -> Option<Csn> {
         let origin = index(until);
         let all = ledger.of(origin);
         let from = all.partition_point(|change| Some(change.csn) <= before);
         let covered = all.iter().enumerate().skip(from).take_while(|(_, change)| change.csn <= until);
         let mut missing = covered.filter(|(at, change)| {
-            !self.bit(origin, *at) && !unseen.contains(change.csn) && ledger.counts(change)
+            let excused = unseen.contains(change.csn) || doubts.contains(&change.uuid);
+            !self.bit(origin, *at) && !excused && ledger.counts(change)
         });
         missing.next().map(|(_, change)| change.csn)
     }
 
     /// As [`hole`](Self::hole), of all origins.
-    pub(crate) fn any_hole(&self, ledger: &Ledger, vector: &Vector, unseen: &Unseen) -> Option<Csn> {
-        vector.iter().find_map(|until| self.hole(ledger, None, until, unseen))
+    pub(crate) fn any_hole(
+        &self,
+        ledger: &Ledger,
+        vector: &Vector,
+        unseen: &Unseen,
+        doubts: &BTreeSet<EntryUuid>,
+    ) -> Option<Csn> {
+        vector.iter().find_map(|until| self.hole(ledger, None, until, unseen, doubts))
     }
 }

@@ -8,10 +8,12 @@
 //!
 //! What is simpler than in the overlay:
 //!
-//! - A comparison knows what two databases lack of each other by change, and happens at one moment (`comparison`).
-//! - A replica that comes loads a database together with the changes, moves and deletes that its source remembers (`members`).
+//! - A comparison knows what two databases lack of each other by change, and happens at one moment. With
+//!   [`Scenario::by_states`] it knows states and what both sides remember, and which deletes one of them does not know (`comparison`).
+//! - A replica that comes loads a database together with the changes, moves and deletes that its source remembers, or by states without
+//!   the changes (`members`).
 //! - Changes are forgotten by a rule that is stricter than the time that a journal keeps them (`Replica::stable`), and deletes
-//!   never. What tells of the values of an entry's name is kept longer (`Model::forget`).
+//!   never. What tells of the values of an entry's name, and of several numbers that are incremented, is kept longer (`Model::forget`).
 //! - A server that was put back notices it, and its clock is not put back with it (`members`).
 //! - Of own changes that a crash takes from the journal only adds and modifies become states, and only if the entry's last change is among
 //!   them; the others are found whole (`mishaps`).

@@ -60,8 +60,8 @@ impl World {
         self.start(of)
     }
 
-    /// A replica comes, and loads the database of another one. With that come the changes that the source still remembers: what
-    /// is earlier than one of them may still come.
+    /// A replica comes, and loads the database of another one. With that come the moves and deletes that the source still remembers; by
+    /// states no other changes, else all: what is earlier than one of them may still come.
     pub(crate) fn join(&mut self, rng: &mut SmallRng) -> Checked {
         let up = (0..self.replicas.len()).filter(|at| self.replicas[*at].up && self.replicas[*at].listed);
         let up: Vec<usize> = up.collect();
@@ -78,6 +78,10 @@ impl World {
         // Of the source itself its card tells.
         disk.settled.resize(disk.settled.len().max(source + 1), Vector::default());
         disk.settled[source] = Vector::default();
+        if self.by_states {
+            disk.model.forget_history();
+            disk.vector.iter().for_each(|csn| disk.model.reached(csn));
+        }
         let mut clock = Clock::new(server, rng.random_range(-1_000_000..1_000_000), 0);
         disk.vector.iter().for_each(|csn| clock.observe(csn));
         let mut replica = Replica::new(server, disk, clock);
@@ -102,7 +106,8 @@ impl World {
 
     /// How long it takes at most until whoever has not seen everything has compared with all others.
     pub(crate) fn doubt_ends(&self) -> Micros {
-        let doubts = self.replicas.iter().any(|replica| replica.listed && !replica.disk.unseen.is_empty());
+        let doubts =
+            self.replicas.iter().any(|replica| replica.listed && replica.is_in_doubt(self.by_states));
         if doubts { 90_000_000 } else { 0 }
     }
 }

@@ -52,7 +52,11 @@ impl World {
         if replica.exposed || self.network.rng.random_bool(0.3) {
             return;
         }
-        let state = |(uuid, csns): (&EntryUuid, &Vec<Csn>)| replica.disk.model.state(*uuid, *csns.last()?);
+        let state = |(uuid, csns): (&EntryUuid, &Vec<Csn>)| {
+            let state = replica.disk.model.state(*uuid)?;
+            let is_glue = replica.disk.model.is_glue(*uuid);
+            (state.csn == *csns.last()? && !is_glue).then_some(state)
+        };
         let Some(mut states) = lost.iter().map(state).collect::<Option<Vec<_>>>() else { return };
         for (csns, state) in lost.values().zip(&states) {
             replica.disk.model.merge(csns, state);
@@ -134,7 +138,7 @@ impl World {
         let count = self.replicas.len();
         let replica = &mut self.replicas[at];
         // What was not seen may come by a comparison, and is earlier than anything that would be forgotten.
-        if !replica.disk.unseen.is_empty() {
+        if replica.is_in_doubt(self.by_states) {
             return;
         }
         let stable = replica.stable((0..count).filter(|peer| *peer != at));
@@ -161,7 +165,15 @@ impl World {
         let rests = |replica: &crate::replica::Replica| {
             // Of a replica that went for good something may have come that nobody can complete.
             let is_behind = replica.inbox.is_behind() && self.stats.removed == 0;
-            replica.queue.is_empty() && replica.unsynced.is_empty() && !is_behind
+            // What nobody knows any more stays in doubt, and is alike everywhere.
+            let differs = |uuid| {
+                let other = first.disk.model.entries().get(uuid);
+                replica.disk.model.entries().get(uuid) != other
+            };
+            let in_doubt = self.by_states
+                && replica.disk.model.asked_for().iter().any(differs)
+                && self.stats.removed == 0;
+            replica.queue.is_empty() && replica.unsynced.is_empty() && !is_behind && !in_doubt
         };
         rests(first) && members.all(|replica| rests(replica) && replica.disk.vector == first.disk.vector)
     }

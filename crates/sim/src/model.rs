@@ -1,5 +1,6 @@
 //! One database: entries, names, and what is remembered of the past.
 
+mod comparing;
 mod rules;
 
 use ldap3_proto::proto::{LdapAddRequest, LdapPartialAttribute};
@@ -51,6 +52,12 @@ pub struct Model {
     lost: Vec<Lost>,
     /// The latest change that was forgotten.
     forgotten: Option<Csn>,
+    /// Of what is earlier than this it is not known which later changes there are.
+    horizon: Option<Csn>,
+    /// Entries that may lack something, or have what should have lost.
+    doubts: BTreeSet<EntryUuid>,
+    /// Entries that were in doubt once.
+    vague: BTreeSet<EntryUuid>,
     /// How often the rules may still look at an entry for this change.
     looks: u32,
 }
@@ -79,6 +86,9 @@ impl Model {
             waiting: BTreeMap::new(),
             lost: Vec::new(),
             forgotten: None,
+            horizon: None,
+            doubts: BTreeSet::new(),
+            vague: BTreeSet::new(),
             looks: LOOKS_MAX,
         }
     }
@@ -98,6 +108,11 @@ impl Model {
         self.deleted.get(&uuid).is_some_and(|(csn, _)| Some(csn) > self.states.get(&uuid))
     }
 
+    /// Whether the entry is there for others only.
+    pub(crate) fn is_glue(&self, uuid: EntryUuid) -> bool {
+        self.entries.get(&uuid).is_some_and(|entry| entry.glue)
+    }
+
     /// What had no effect, as far as that was noticed here.
     pub fn lost(&self) -> &[Lost] {
         &self.lost
@@ -108,9 +123,9 @@ impl Model {
         self.waiting.values().flatten()
     }
 
-    /// The entry as it is, as a change, if just these changes of its server were the last that it got.
-    pub fn state(&self, uuid: EntryUuid, last: Csn) -> Option<Arc<Change>> {
-        let entry = self.entries.get(&uuid).filter(|entry| entry.csn == last && !entry.glue)?;
+    /// The entry as it is, as a change.
+    pub fn state(&self, uuid: EntryUuid) -> Option<Arc<Change>> {
+        let entry = self.entries.get(&uuid)?;
         let attribute = |(name, values): (&String, &BTreeMap<_, Vec<u8>>)| LdapPartialAttribute {
             atype: name.clone(),
             vals: values.values().cloned().collect(),
@@ -122,7 +137,7 @@ impl Model {
         let attributes = entry.attributes.iter().map(attribute).chain([made]).collect();
         let operation = Operation::Put(LdapAddRequest { dn: self.dn(uuid), attributes });
         let parent = entry.place.as_ref().map(|place| place.parent);
-        Some(Arc::new(Change { csn: last, uuid, parent, operation }))
+        Some(Arc::new(Change { csn: entry.csn, uuid, parent, operation }))
     }
 
     /// The journal has lost these changes of an entry, and has its state instead.
@@ -190,7 +205,7 @@ impl Model {
         self.applied(change);
     }
 
-    fn applied(&mut self, change: &Arc<Change>) {
+    fn remember(&mut self, change: &Arc<Change>) {
         let history = self.history.entry(change.uuid).or_default();
         let at = history.partition_point(|known| known.csn < change.csn);
         if history.get(at).is_none_or(|known| known.csn != change.csn) {
@@ -200,6 +215,10 @@ impl Model {
             let state = self.states.entry(change.uuid).or_insert(change.csn);
             *state = change.csn.max(*state);
         }
+    }
+
+    fn applied(&mut self, change: &Arc<Change>) {
+        self.remember(change);
         if matches!(change.operation, Operation::Delete { .. }) {
             let tombstone = self.deleted.entry(change.uuid).or_insert((change.csn, None));
             tombstone.0 = tombstone.0.max(change.csn);
@@ -214,15 +233,18 @@ impl Model {
     /// Forgets the changes up to here: nothing comes any more that is earlier than one of them. Returns how many.
     ///
     /// Kept is what tells of an entry's name: a value that was deleted and stays as long as it is the name goes with it, whenever
-    /// that is.
+    /// that is; and all of an entry that has numbers which are incremented ([`is_counting`]).
     pub fn forget(&mut self, upto: &Vector) -> u64 {
         let mut count = 0;
-        for changes in self.history.values() {
+        for (_, changes) in self.history.iter().filter(|(uuid, _)| !is_counting(**uuid)) {
             let last = changes.iter().rev().find(|change| upto.covers(change.csn));
             self.forgotten = self.forgotten.max(last.map(|change| change.csn));
         }
         let entries = &self.entries;
         self.history.retain(|uuid, changes| {
+            if is_counting(*uuid) {
+                return true;
+            }
             let before = changes.len();
             let place = entries.get(uuid).and_then(|entry| entry.place.as_ref());
             let naming: Vec<String> = place
@@ -242,7 +264,9 @@ impl Model {
             count += (before - changes.len()) as u64;
             !changes.is_empty()
         });
-        self.moves.retain(|csn, _| !upto.covers(*csn));
+        // Those that are kept are made again in their order, so none that is later than one of them is forgotten.
+        let kept = self.moves.keys().find(|csn| !upto.covers(**csn)).copied();
+        self.moves = kept.map(|kept| self.moves.split_off(&kept)).unwrap_or_default();
         count
     }
 
@@ -305,20 +329,51 @@ fn key(rdn: &str) -> String {
 }
 
 /// The form in which equal values are equal.
-pub(crate) fn normal(value: &[u8]) -> Vec<u8> {
-    value.to_ascii_lowercase()
+pub(crate) fn normal(attribute: &str, value: &[u8]) -> Vec<u8> {
+    if is_unmatched(attribute) { value.to_vec() } else { value.to_ascii_lowercase() }
 }
 
-fn keyed(values: Vec<Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    values.into_iter().map(|value| (normal(&value), value)).collect()
+/// When an entry was made, as a state tells.
+fn created(request: &LdapAddRequest) -> Option<Csn> {
+    let found = request.attributes.iter().find(|attribute| attribute.atype == CREATED)?;
+    Csn::parse(found.vals.first()?).ok()
+}
+
+pub(crate) fn keyed(attribute: &str, values: Vec<Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    values.into_iter().map(|value| (normal(attribute, &value), value)).collect()
+}
+
+fn is_one_of(names: &[&str], attribute: &str) -> bool {
+    names.iter().any(|name| name.eq_ignore_ascii_case(attribute))
+}
+
+/// Whether the attribute has no equality rule, in this model.
+pub(crate) fn is_unmatched(attribute: &str) -> bool {
+    is_one_of(&["jpegPhoto"], attribute)
+}
+
+/// Whether the values of the attribute are numbers, in this model.
+pub(crate) fn is_number(attribute: &str) -> bool {
+    is_one_of(&["uidNumber", "oncRpcNumber"], attribute)
+}
+
+/// Whether the entry may have an attribute with several numbers, in this model. It takes all that was done to one to tell what an
+/// increment means.
+pub(crate) fn is_counting(uuid: EntryUuid) -> bool {
+    uuid.as_bytes().last().is_some_and(|last| last % 3 == 0)
+}
+
+/// Whether the values of the attribute have an order (X-ORDERED 'VALUES'), in this model.
+pub(crate) fn is_ordered(attribute: &str) -> bool {
+    is_one_of(&["olcAccess"], attribute)
 }
 
 /// Whether the attribute has at most one value, in this model.
 pub(crate) fn is_single(attribute: &str) -> bool {
-    ["uidNumber", "title"].iter().any(|single| single.eq_ignore_ascii_case(attribute))
+    is_one_of(&["uidNumber", "title"], attribute)
 }
 
 fn named_values(rdn: &str) -> BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>> {
     let avas = names::avas(rdn).into_iter();
-    avas.map(|(name, value)| (name.to_ascii_lowercase(), keyed(vec![value]))).collect()
+    avas.map(|(name, value)| (name.to_ascii_lowercase(), keyed(&name, vec![value]))).collect()
 }

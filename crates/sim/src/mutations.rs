@@ -23,7 +23,8 @@ pub fn catch_all(steps: u32) -> impl Iterator<Item = Caught> {
 fn catch(mutation: Mutation, steps: u32) -> Caught {
     mutation::set(Some(mutation));
     let by = (0..SEEDS_MAX).find_map(|seed| {
-        let violation = Scenario::new(seed, steps).run().1.err()?;
+        let scenario = Scenario { by_states: mutation.is_of_states(), ..Scenario::new(seed, steps) };
+        let violation = scenario.run().1.err()?;
         Some((seed, violation.checker))
     });
     mutation::set(None);

@@ -1,6 +1,8 @@
 //! What clients do: random operations that a directory server would accept.
 
-use crate::model::{Entry, Model, is_single, normal};
+use crate::model::{
+    Entry, Model, is_counting, is_number, is_ordered, is_single, is_unmatched, keyed, normal,
+};
 use ldap3_proto::proto::{
     LdapAddRequest, LdapModify, LdapModifyDNRequest, LdapModifyRequest, LdapModifyType, LdapPartialAttribute,
 };
@@ -13,6 +15,10 @@ use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Place, names};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const ATTRIBUTES: [&str; 5] = ["description", "mail", "cn", "uidNumber", "title"];
+/// No equality rule, and an order of the values.
+const SPECIAL: [&str; 2] = ["jpegPhoto", "olcAccess"];
+/// Numbers, in some entries.
+const COUNTERS: &str = "oncRpcNumber";
 const VALUES: [&str; 5] = ["1", "2", "3", "Red", "red"];
 
 /// Kinds of operations, with how often they come.
@@ -96,14 +102,17 @@ fn add(model: &mut Model, csn: Csn, rng: &mut impl Rng) -> Option<Arc<Change>> {
     let uuid = EntryUuid::from_bytes(rng.random());
     let attribute =
         |name: &str, values: Vec<Vec<u8>>| LdapPartialAttribute { atype: name.to_owned(), vals: values };
-    let attributes = vec![
+    let mut attributes = vec![
         attribute("cn", vec![name.as_bytes().to_vec()]),
         attribute("description", vec![value(rng)]),
         attribute("uidNumber", vec![number(rng)]),
     ];
+    if is_counting(uuid) {
+        attributes.push(attribute(COUNTERS, vec![number(rng)]));
+    }
     let mut stored = BTreeMap::new();
     for attribute in &attributes {
-        let values = attribute.vals.iter().map(|value| (normal(value), value.clone())).collect();
+        let values = keyed(&attribute.atype, attribute.vals.clone());
         stored.insert(attribute.atype.to_ascii_lowercase(), values);
     }
     let dn = format!("{rdn},{}", model.dn(parent));
@@ -119,14 +128,19 @@ fn modify(model: &mut Model, csn: Csn, rng: &mut impl Rng) -> Option<Arc<Change>
     let (uuid, mut entry) = pick_own(model, rng)?;
     let mut changes = Vec::new();
     for _ in 0..rng.random_range(1..=2) {
-        changes.push(modification(&mut entry, rng)?);
+        let attribute = match rng.random_range(0..10u8) {
+            0..5 if is_counting(uuid) => COUNTERS,
+            9 => SPECIAL.choose(rng)?,
+            _ => ATTRIBUTES.choose(rng)?,
+        };
+        changes.push(modification(attribute, &mut entry, rng)?);
     }
     let kept = entry.place.as_ref().is_some_and(|place| {
         names::avas(&place.rdn).iter().all(|(name, value)| {
             entry
                 .attributes
                 .get(&name.to_ascii_lowercase())
-                .is_some_and(|all| all.contains_key(&normal(value)))
+                .is_some_and(|all| all.contains_key(&normal(name, value)))
         })
     });
     if !kept {
@@ -141,21 +155,38 @@ fn modify(model: &mut Model, csn: Csn, rng: &mut impl Rng) -> Option<Arc<Change>
 }
 
 /// One modification, made to `entry`, in the strict way in which a client's is.
-fn modification(entry: &mut Entry, rng: &mut impl Rng) -> Option<LdapModify> {
-    let attribute = *ATTRIBUTES.choose(rng)?;
+fn modification(attribute: &str, entry: &mut Entry, rng: &mut impl Rng) -> Option<LdapModify> {
     let key = attribute.to_ascii_lowercase();
-    let some = |rng: &mut _| if attribute == "uidNumber" { number(rng) } else { value(rng) };
     let present = entry.attributes.entry(key.clone()).or_default();
-    let (operation, values) = match rng.random_range(0..6u8) {
+    let (operation, values) =
+        if is_ordered(attribute) { reorder(present, rng)? } else { change_values(attribute, present, rng)? };
+    if present.is_empty() {
+        entry.attributes.remove(&key);
+    }
+    let modification = LdapPartialAttribute { atype: attribute.to_owned(), vals: values };
+    Some(LdapModify { operation, modification })
+}
+
+type Values = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn change_values(
+    attribute: &str,
+    present: &mut Values,
+    rng: &mut impl Rng,
+) -> Option<(LdapModifyType, Vec<Vec<u8>>)> {
+    let some = |rng: &mut _| if is_number(attribute) { number(rng) } else { value(rng) };
+    let takes_one = is_single(attribute) || is_unmatched(attribute);
+    Some(match rng.random_range(0..6u8) {
         0 | 1 => {
             let value = some(rng);
-            if present.contains_key(&normal(&value)) || (is_single(attribute) && !present.is_empty()) {
+            let key = normal(attribute, &value);
+            if present.contains_key(&key) || (takes_one && !present.is_empty()) {
                 return None;
             }
-            present.insert(normal(&value), value.clone());
+            present.insert(key, value.clone());
             (LdapModifyType::Add, vec![value])
         }
-        2 => {
+        2 if !is_unmatched(attribute) => {
             let (key, value) = present.iter().next().map(|(key, value)| (key.clone(), value.clone()))?;
             present.remove(&key);
             (LdapModifyType::Delete, vec![value])
@@ -167,27 +198,41 @@ fn modification(entry: &mut Entry, rng: &mut impl Rng) -> Option<LdapModify> {
             present.clear();
             (LdapModifyType::Delete, Vec::new())
         }
-        4 if attribute == "uidNumber" => {
+        4 if is_number(attribute) => {
             let by = rng.random_range(1..5i64);
-            let old: i64 = std::str::from_utf8(present.values().next()?).ok()?.parse().ok()?;
-            let new = (old + by).to_string().into_bytes();
-            present.clear();
-            present.insert(new.clone(), new);
+            if present.is_empty() {
+                return None;
+            }
+            let plus = |value: &Vec<u8>| {
+                let old: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+                Some((old + by).to_string().into_bytes())
+            };
+            let raised = present.values().map(plus).collect::<Option<Vec<_>>>()?;
+            *present = keyed(attribute, raised);
             (LdapModifyType::Increment, vec![by.to_string().into_bytes()])
         }
         _ => {
             let count = if is_single(attribute) { 1 } else { rng.random_range(0..3) };
-            let values: BTreeMap<Vec<u8>, Vec<u8>> =
-                (0..count).map(|_| some(rng)).map(|value| (normal(&value), value)).collect();
-            *present = values.clone();
-            (LdapModifyType::Replace, values.into_values().collect())
+            *present = keyed(attribute, (0..count).map(|_| some(rng)).collect());
+            (LdapModifyType::Replace, present.values().cloned().collect())
         }
-    };
-    if present.is_empty() {
-        entry.attributes.remove(&key);
+    })
+}
+
+/// A value is put in somewhere, or goes; the others are numbered anew, and all of them travel.
+fn reorder(present: &mut Values, rng: &mut impl Rng) -> Option<(LdapModifyType, Vec<Vec<u8>>)> {
+    const VALUES_MAX: usize = 5;
+    let bare = |value: &Vec<u8>| value.splitn(2, |byte| *byte == b'}').nth(1).map(<[u8]>::to_vec);
+    let mut all = present.values().map(bare).collect::<Option<Vec<_>>>()?;
+    if all.len() < VALUES_MAX && (all.is_empty() || rng.random_bool(0.6)) {
+        all.insert(rng.random_range(0..=all.len()), value(rng));
+    } else {
+        all.remove(rng.random_range(0..all.len()));
     }
-    let modification = LdapPartialAttribute { atype: attribute.to_owned(), vals: values };
-    Some(LdapModify { operation, modification })
+    let numbered = all.iter().enumerate();
+    let numbered = numbered.map(|(at, value)| [format!("{{{at}}}").as_bytes(), value].concat()).collect();
+    *present = keyed("olcAccess", numbered);
+    Some((LdapModifyType::Replace, present.values().cloned().collect()))
 }
 
 fn rename(model: &mut Model, csn: Csn, shift: bool, rng: &mut impl Rng) -> Option<Arc<Change>> {
@@ -217,12 +262,13 @@ fn rename(model: &mut Model, csn: Csn, shift: bool, rng: &mut impl Rng) -> Optio
         if deleteoldrdn {
             for (name, value) in names::avas(&from.rdn) {
                 if let Some(all) = entry.attributes.get_mut(&name.to_ascii_lowercase()) {
-                    all.remove(&normal(&value));
+                    all.remove(&normal(&name, &value));
                 }
             }
         }
         for (name, value) in names::avas(&place.rdn) {
-            entry.attributes.entry(name.to_ascii_lowercase()).or_default().insert(normal(&value), value);
+            let all = entry.attributes.entry(name.to_ascii_lowercase()).or_default();
+            all.insert(normal(&name, &value), value);
         }
     }
     entry.place = Some(place);

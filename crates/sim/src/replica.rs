@@ -5,11 +5,12 @@ use crate::journal::Journal;
 use crate::ledger::Applied;
 use crate::model::Model;
 use crate::network::Micros;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use xmppsync_replica::{
-    BootId, Change, Csn, Inbox, InboxLimits, Outbox, OutboxLimits, PeerCard, ServerId, Unseen, Vector,
+    BootId, Change, Csn, Inbox, InboxLimits, Outbox, OutboxLimits, PeerCard, Seen, ServerId, Side, Unseen,
+    Vector,
 };
 
 /// What is on disk, and what the checkers know of it.
@@ -20,6 +21,8 @@ pub(crate) struct Stored {
     pub(crate) vector: Vector,
     pub(crate) journal: Journal,
     pub(crate) applied: Applied,
+    /// Changes of deleted entries that are without effect, and may come all the same.
+    pub(crate) without_effect: BTreeSet<Csn>,
     /// What the vector covers and was not seen.
     pub(crate) unseen: Unseen,
     /// For each peer the last that it has shown and everything of which is here: nothing comes from it any more that is
@@ -60,6 +63,13 @@ pub(crate) struct Replica {
     pub(crate) wake: Option<Micros>,
 }
 
+impl Stored {
+    pub(crate) fn side(&self) -> Side {
+        let seen = Seen { vector: self.vector.clone(), unseen: self.unseen.clone() };
+        Side { seen, floor: self.journal.floor() }
+    }
+}
+
 impl Replica {
     pub(crate) fn new(server: ServerId, disk: Stored, clock: Clock) -> Replica {
         let (inbox, outbox) = machines(server, 0, &disk.vector);
@@ -82,6 +92,11 @@ impl Replica {
             compares: (0, 0),
             wake: None,
         }
+    }
+
+    /// It has not seen everything, or (where comparisons go by states) some of its entries may lack something.
+    pub(crate) fn is_in_doubt(&self, by_states: bool) -> bool {
+        !self.disk.unseen.is_empty() || (by_states && !self.disk.model.asked_for().is_empty())
     }
 
     /// What was in memory is gone.

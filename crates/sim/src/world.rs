@@ -77,6 +77,8 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) stats: Stats,
     pub(crate) backups: Vec<Backup>,
+    /// Comparisons and loads go by states, see `comparison`.
+    pub(crate) by_states: bool,
     /// What happened, if that is to be told.
     pub(crate) story: Option<Vec<String>>,
 }
@@ -145,7 +147,7 @@ impl World {
         match message {
             Message::Batch(batch) if from == to => {
                 if batch.boot == receiver.boot() {
-                    receiver.outbox.handle_echo(batch.last());
+                    receiver.outbox.handle_echo(batch.last(), now);
                     receiver.news = true;
                 }
             }
@@ -187,7 +189,7 @@ impl World {
         }
         let replica = &mut self.replicas[at];
         let mut wake = replica.due().map(|due| self.network.micros(due));
-        if !replica.disk.unseen.is_empty() {
+        if replica.is_in_doubt(self.by_states) {
             let next = replica.compares.1.max(self.network.now + LOOK_AGAIN);
             wake = Some(wake.map_or(next, |wake| wake.min(next)));
         }
@@ -311,6 +313,7 @@ pub(crate) fn apply_one(replica: &mut Replica, ledger: &Ledger, change: &Arc<Cha
     let applied: &mut Applied = &mut replica.disk.applied;
     match applied.note(ledger, csn) {
         Some(true) => {}
+        Some(false) if replica.disk.without_effect.remove(&csn) => {}
         Some(false) if csn.server_id() == replica.server => {
             return broken(Checker::Echo, format!("{csn} came back to the server that made it"));
         }
@@ -352,7 +355,7 @@ fn moved(
         let text = format!("{before:?} became {now:?} after {last} at {}", replica.server);
         return broken(Checker::Monotonicity, text);
     }
-    match replica.disk.applied.hole(ledger, before, last, &replica.disk.unseen) {
+    match replica.disk.applied.hole(ledger, before, last, &replica.disk.unseen, replica.disk.model.vague()) {
         Some(hole) => broken(
             Checker::Contiguity,
             format!("{last} is covered at {}, and {hole} is not there", replica.server),

@@ -1,11 +1,14 @@
 //! The table of conflicts, row by row: whatever the order in which the changes come, the result is the one that the row tells.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers may fail a test.
 
+#[path = "table/attributes.rs"]
+mod attributes;
+
 use ldap3_proto::proto::{
     LdapAddRequest, LdapModify, LdapModifyDNRequest, LdapModifyRequest, LdapModifyType, LdapPartialAttribute,
 };
 use std::sync::Arc;
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Place};
+use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Operation, Place};
 use xmppsync_sim::Model;
 
 const ROOT: u8 = 1;
@@ -38,7 +41,15 @@ fn delete(second: u64, entry: u8, parent: u8) -> Arc<Change> {
 }
 
 fn modify(second: u64, entry: u8, operation: LdapModifyType, name: &str, values: &[&str]) -> Arc<Change> {
-    let changes = vec![LdapModify { operation, modification: attribute(name, values) }];
+    modify_all(second, entry, &[(operation, name, values)])
+}
+
+fn modify_all(second: u64, entry: u8, changes: &[(LdapModifyType, &str, &[&str])]) -> Arc<Change> {
+    let changes = changes.iter().map(|(operation, name, values)| LdapModify {
+        operation: operation.clone(),
+        modification: attribute(name, values),
+    });
+    let changes = changes.collect();
     let request = LdapModifyRequest { dn: "cn=x,dc=example".to_owned(), changes };
     change(second, entry, None, Operation::Modify(request))
 }
@@ -248,6 +259,62 @@ fn of_equal_values_the_later_spelling_stays() {
     assert_eq!(values(&settled(&[add(1, 9, ROOT, "x")], &rest), 9, "mail"), ["red"]);
 }
 
+/// What the last order noted as lost: of which second, against which, and the values.
+fn lost(model: &Model) -> Vec<(Csn, Csn, Vec<String>)> {
+    let text = |value: &Vec<u8>| String::from_utf8(value.clone()).unwrap();
+    let lost = model.lost().iter();
+    lost.map(|lost| (lost.csn, lost.against, lost.values.iter().map(text).collect())).collect()
+}
+
+#[test]
+fn a_lost_value_names_the_first_change_of_each_server_that_took_it() {
+    let rest: Vec<_> = [(2, "a"), (3, "b"), (4, "c"), (5, "d")]
+        .map(|(second, value)| modify(second, 9, LdapModifyType::Replace, "mail", &[value]))
+        .into();
+    let mut expected = vec![(csn(4), csn(5), vec!["c".to_owned()])];
+    expected.extend([5, 4].map(|against| (csn(3), csn(against), vec!["b".to_owned()])));
+    expected.extend([3, 4].map(|against| (csn(2), csn(against), vec!["a".to_owned()])));
+    let mut found = lost(&settled(&[add(1, 9, ROOT, "x")], &rest));
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_is_there_in_another_form_or_was_given_again_is_not_lost() {
+    let rest = [
+        modify(2, 9, LdapModifyType::Add, "mail", &["Red"]),
+        modify(3, 9, LdapModifyType::Delete, "mail", &["red"]),
+        modify(4, 9, LdapModifyType::Add, "mail", &["RED"]),
+        modify(5, 9, LdapModifyType::Add, "mail", &["blue"]),
+    ];
+    assert_eq!(lost(&settled(&[add(1, 9, ROOT, "x")], &rest)), []);
+    let rest = [
+        modify(2, 9, LdapModifyType::Replace, "uidNumber", &["5"]),
+        modify(3, 9, LdapModifyType::Increment, "uidNumber", &["1"]),
+    ];
+    assert_eq!(lost(&settled(&[add(1, 9, ROOT, "x")], &rest)), []);
+}
+
+#[test]
+fn marks_of_losses_are_values_like_others_that_nobody_misses() {
+    let rest = [
+        modify(2, 9, LdapModifyType::Add, Lost::MARK, &["title 1"]),
+        modify(3, 9, LdapModifyType::Replace, Lost::MARK, &[]),
+        modify(4, 9, LdapModifyType::Add, Lost::MARK, &["title 2"]),
+    ];
+    let before = [add(1, 9, ROOT, "x")];
+    let model = settled(&before, &rest);
+    assert_eq!(
+        (values(&model, 9, &Lost::MARK.to_ascii_lowercase()), lost(&model)),
+        (vec!["title 2".to_owned()], vec![])
+    );
+    // Neither with the entry.
+    let mut model = settled(&before, &rest);
+    model.apply(&delete(3, 9, ROOT));
+    assert_eq!((is_there(&model, 9), lost(&model)), (false, vec![]));
+}
+
 /// A move that comes late sends others back below entries that are deleted by now, one of which stands below what is to go there.
 #[test]
 fn entries_go_back_below_deleted_ones_from_the_top_down() {
@@ -288,6 +355,21 @@ fn a_move_below_a_deleted_entry_that_has_not_come_yet_forms_no_cycle() {
     let model = settled(&before, &rest);
     assert_eq!(model.dn(uuid(q)), "cn=q,cn=b,cn=n,dc=example");
     assert!(!is_there(&model, d));
+}
+
+/// The move below it makes a later one fall away, so that the deleted entry is to go back below one that has not come.
+#[test]
+fn a_move_waits_for_the_parent_to_which_another_one_goes_back() {
+    let (e, n, b, c, d) = (10, 11, 12, 13, 14);
+    let before =
+        [add(1, e, ROOT, "e"), add(3, b, n, "b"), add(3, c, n, "c"), delete(5, d, c), add(4, d, c, "d")];
+    let rest = [
+        add(2, n, ROOT, "n"),
+        rename(6, e, "e", "e", Some(b)),
+        rename(7, b, "b", "b", Some(d)),
+        rename(8, d, "d", "d", Some(e)),
+    ];
+    assert_eq!(settled(&before, &rest).dn(uuid(e)), "cn=e,cn=b,cn=d,cn=c,cn=n,dc=example");
 }
 
 /// A client moves an entry together with the name of its own that it was given; where it goes it does not need that.

@@ -9,7 +9,7 @@ pub(super) struct Stream {
     /// The run, and the sequence number that comes next in it, for reports; 0 before the first batch.
     boot: BootId,
     next: u64,
-    /// Batches of it come.
+    /// It is heard live.
     followed: bool,
     /// Batches behind the hole, by their first CSN.
     stash: BTreeMap<Csn, Batch>,
@@ -23,11 +23,11 @@ impl Default for Stream {
 }
 
 impl Stream {
-    /// Remembers the numbers of a batch that came. Returns the one that was expected instead of its first; 0 when none was.
-    pub(super) fn note(&mut self, batch: &Batch) -> u64 {
-        let expected = if self.boot == batch.boot { self.next } else { 0 };
-        self.boot = batch.boot;
-        self.next = batch.last().saturating_add(1).max(expected);
+    /// Remembers the last number that came, and of which run. Returns the one that was expected next; 0 when none was.
+    pub(super) fn note(&mut self, boot: BootId, last: u64) -> u64 {
+        let expected = if self.boot == boot { self.next } else { 0 };
+        self.boot = boot;
+        self.next = last.saturating_add(1).max(expected);
         self.followed = true;
         expected
     }
@@ -37,7 +37,7 @@ impl Stream {
         self.followed = false;
     }
 
-    /// Whether batches of it come.
+    /// Whether it is heard live.
     pub(super) fn is_followed(&self) -> bool {
         self.followed
     }

@@ -73,6 +73,28 @@ fn a_hole_is_reported_and_pulled_and_what_came_behind_it_waits() {
 }
 
 #[test]
+fn what_follows_a_change_that_is_fetched_apart_waits_and_is_no_hole() {
+    let (now, mut inbox) = (Instant::now(), at(0));
+    card(&mut inbox, 1, 1, now);
+    live(&mut inbox, 1, 1);
+    inbox.handle_large((BootId::new(BOOT), 2), csn(2, 1), now);
+    live(&mut inbox, 3, 3);
+    let pulled = ["apply 1-1", "gap 0-0", "pull from 1 after 1"];
+    assert_eq!(drain(&mut inbox, Instant::now()), pulled);
+    page(&mut inbox, vec![batch(BOOT, 2, 2)], &[], false, now);
+    assert_eq!(drain(&mut inbox, Instant::now()), ["apply 2-2", "apply 3-3", "healed"]);
+}
+
+#[test]
+fn a_hole_before_a_change_that_is_fetched_apart_is_reported() {
+    let (now, mut inbox) = (Instant::now(), at(0));
+    card(&mut inbox, 1, 1, now);
+    live(&mut inbox, 1, 1);
+    inbox.handle_large((BootId::new(BOOT), 4), csn(4, 1), now);
+    assert_eq!(drain(&mut inbox, Instant::now()), ["apply 1-1", "gap 2-3", "pull from 1 after 1"]);
+}
+
+#[test]
 fn a_card_tells_of_a_lost_last_batch_after_a_moment() {
     let (now, mut inbox) = (Instant::now(), at(1));
     card(&mut inbox, 1, 3, now);

@@ -1,13 +1,16 @@
 //! One change of any server, early or late.
 
 use super::Place;
+use super::history::{History, doubt, history};
 use super::naming::{go, go_deleted, is_renamed, move_below, relocate};
 use super::placing::{settle, stand_in, unglue};
 use super::tree::{Node, Tree, lose};
-use super::values::{self, Attribute};
+use super::values::{self, Around, Attribute, Step};
 use crate::mutation::{self, Mutation};
-use crate::{Change, EntryUuid, Operation, names};
+use crate::{Change, Csn, EntryUuid, Lost, Operation, names};
+use ldap3_proto::proto::{LdapAddRequest, LdapPartialAttribute};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What became of a change.
@@ -41,6 +44,8 @@ pub fn apply<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error
         }
         (Operation::Put(_), Some(node)) if !node.glue => put(tree, change, node),
         (Operation::Add(_) | Operation::Put(_), _) => add(tree, change),
+        // It is in a state that came before.
+        (Operation::Modify(_), Some(node)) if !node.glue && node.csn == Some(change.csn) => Ok(Applied::Done),
         (Operation::Modify(_), Some(node)) if !node.glue => {
             modify(tree, change, &node, Before::default())?;
             Ok(Applied::Done)
@@ -55,10 +60,18 @@ pub fn apply<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error
             {
                 return Ok(Applied::Waits(missing));
             }
-            lose(tree, change, csn, "dn", Vec::new())?;
+            lose_entry(tree, change, csn)?;
             Ok(Applied::Done)
         }
     }
+}
+
+/// What was done to an entry that another server deleted. It cannot be seen at the entry, so its name goes with it.
+fn lose_entry<T: Tree>(tree: &mut T, change: &Change, delete: Csn) -> Result<(), T::Error> {
+    if values::is_bookkeeping(change) {
+        return Ok(());
+    }
+    lose(tree, change, delete, Lost::ENTRY, vec![change.operation.dn().as_bytes().to_vec()])
 }
 
 /// What a change that was made here, by the host itself, means for others: a name may have become free, a glue entry be of no
@@ -145,6 +158,7 @@ fn add<T: Tree>(tree: &mut T, change: &Change) -> Result<Applied, T::Error> {
 /// effect without it, are made.
 fn bring_back<T: Tree>(tree: &mut T, change: &Change, parent: EntryUuid) -> Result<(), T::Error> {
     move_below(tree, change, parent)?;
+    doubt(tree, change)?;
     for later in tree.later(change.uuid, Some(change.csn))? {
         match (&later.operation, tree.node(change.uuid)?) {
             (Operation::ModifyDn { .. }, Some(node)) => rename(tree, &later, node, Some(change))?,
@@ -162,7 +176,7 @@ fn add_deleted<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<()
     let (Some(parent), Some(place)) = (change.parent.filter(|_| !is_known), &node.place) else {
         return Ok(());
     };
-    if is_renamed(tree, change)?.is_none() {
+    if !is_renamed(tree, change)? {
         let rdn = names::rdn(change.operation.dn()).into_owned();
         relocate(tree, change.uuid, Place { rdn, ..place.clone() })?;
     }
@@ -198,11 +212,17 @@ fn modify<T: Tree>(tree: &mut T, change: &Change, node: &Node, before: Before<'_
         let steps = values::steps(change, &name);
         let later_steps: Vec<_> = later.iter().map(|later| values::steps(later, &name)).collect();
         let single = tree.is_single(&name)?;
+        let earlier = if !single && values::reaches_back(&steps, &later_steps) {
+            earlier(tree, change, &name)?
+        } else {
+            Vec::new()
+        };
         let mut attribute = Attribute { name: &name, single, schema: &mut *tree };
-        let mut after = attribute.merge(present, &steps, &later_steps)?;
+        let around = Around { earlier: &earlier, later: &later_steps };
+        let mut after = attribute.merge(present, &steps, around)?;
         drop_name(tree, change, before, &name, &mut after)?;
         keep_name(tree, node, &name, &mut after)?;
-        report(tree, change, &later, &name, &steps, &after)?;
+        report(tree, change, &later, (&name, single), &after)?;
         merged.push((name, after));
     }
     tree.set(change.uuid, change, merged)
@@ -224,8 +244,11 @@ fn drop_name<T: Tree>(
             all.insert(at, Arc::new(new.clone()));
         }
         let steps: Vec<_> = all.iter().flat_map(|change| values::steps(change, attribute)).collect();
-        let mut attribute = Attribute { name: attribute, single: false, schema: &mut *tree };
-        attribute.drop_deleted(&value, &steps, values)?;
+        let mut schema = Attribute { name: attribute, single: false, schema: &mut *tree };
+        if !schema.drop_deleted(&value, &steps, values)? && tree.horizon()?.is_some() {
+            // What told of it is forgotten.
+            tree.note_doubt(change.uuid)?;
+        }
     }
     Ok(())
 }
@@ -259,30 +282,50 @@ fn keep_name<T: Tree>(
     Ok(())
 }
 
-/// Values that a change wanted to be there, and that a later one took away.
+/// Values that a change wanted to be there, and that later ones took away.
 fn report<T: Tree>(
     tree: &mut T,
     change: &Change,
     later: &[Arc<Change>],
-    attribute: &str,
-    steps: &[values::Step],
+    (name, single): (&str, bool),
     after: &[Vec<u8>],
 ) -> Result<(), T::Error> {
-    let Some(against) = values::last_on(later, attribute) else { return Ok(()) };
-    let wanted = steps.iter().flat_map(|step| match step {
-        values::Step::Add(values) | values::Step::Replace(values) => values.as_slice(),
-        _ => &[],
-    });
-    let lost: Vec<Vec<u8>> = wanted.filter(|value| !after.contains(value)).cloned().collect();
-    if lost.is_empty() { Ok(()) } else { lose(tree, change, against, attribute, lost) }
+    if later.is_empty() || values::is_mark(name) {
+        return Ok(());
+    }
+    let mut attribute = Attribute { name, single, schema: &mut *tree };
+    let mut lost: BTreeMap<Csn, Vec<Vec<u8>>> = BTreeMap::new();
+    for (value, against) in attribute.lost(&values::steps(change, name), later, after)? {
+        lost.entry(against).or_default().push(value);
+    }
+    lost.into_iter().try_for_each(|(against, values)| lose(tree, change, against, name, values))
 }
 
-/// What was applied to the entry that is later than the change. Nothing is, unless the entry tells so.
+/// What was applied to the entry that is later than the change. What is not known of it counts as one state.
 fn later<T: Tree>(tree: &mut T, change: &Change, node: &Node) -> Result<Vec<Arc<Change>>, T::Error> {
-    if node.csn.is_none_or(|csn| csn <= change.csn) || mutation::is(Mutation::LaterForgotten) {
+    let History { mut later, unknown } = history(tree, change, node)?;
+    if let Some(csn) = unknown {
+        let attributes = tree.attributes(change.uuid)?;
+        let attributes = attributes.into_iter().map(|(atype, vals)| LdapPartialAttribute { atype, vals });
+        let entry = LdapAddRequest { dn: String::new(), attributes: attributes.collect() };
+        later.push(Arc::new(Change {
+            csn,
+            uuid: change.uuid,
+            parent: None,
+            operation: Operation::Put(entry),
+        }));
+    }
+    Ok(later)
+}
+
+/// What is known to have been done to the attribute before the change.
+fn earlier<T: Tree>(tree: &mut T, change: &Change, attribute: &str) -> Result<Vec<Vec<Step>>, T::Error> {
+    if mutation::is(Mutation::EarlierForgotten) {
         return Ok(Vec::new());
     }
-    tree.later(change.uuid, Some(change.csn))
+    let known = tree.later(change.uuid, None)?.into_iter();
+    let earlier = known.filter(|known| known.csn < change.csn);
+    Ok(earlier.map(|known| values::steps(&known, attribute)).collect())
 }
 
 /// A state of an entry that is there: its values, and its name like a rename's.
@@ -299,8 +342,13 @@ fn put<T: Tree>(tree: &mut T, change: &Change, node: Node) -> Result<Applied, T:
     Ok(Applied::Done)
 }
 
+/// The values of a state that nothing is later than.
+pub(crate) fn set_state<T: Tree>(tree: &mut T, state: &Change, node: &Node) -> Result<(), T::Error> {
+    modify(tree, state, node, Before::default())
+}
+
 /// `state`: see [`Before`].
-fn rename<T: Tree>(
+pub(crate) fn rename<T: Tree>(
     tree: &mut T,
     change: &Change,
     node: Node,
@@ -343,14 +391,14 @@ fn delete<T: Tree>(tree: &mut T, change: &Change, node: Option<Node>) -> Result<
         return Ok(Applied::Done);
     }
     if !node.glue {
-        let later = later(tree, change, &node)?;
+        let History { later, .. } = history(tree, change, &node)?;
         // What an offline tool brought back is later than the delete.
         if let Some(back) = later.iter().find(|later| matches!(later.operation, Operation::Put(_))) {
-            lose(tree, change, back.csn, "dn", Vec::new())?;
+            lose(tree, change, back.csn, Lost::NAME, Vec::new())?;
             return Ok(Applied::Done);
         }
         for lost in later {
-            lose(tree, &lost, change.csn, "dn", Vec::new())?;
+            lose_entry(tree, &lost, change.csn)?;
         }
     }
     if node.glue || (tree.has_children(change.uuid)? && !mutation::is(Mutation::GlueForgotten)) {

@@ -3,9 +3,10 @@
 
 use super::Move;
 use super::placing::place_of_delete;
+use super::take::Past;
 use super::tree::Tree;
 use crate::mutation::{self, Mutation};
-use crate::{Csn, EntryUuid};
+use crate::{Csn, EntryUuid, ServerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a move leads to.
@@ -39,6 +40,19 @@ impl<T: Tree> Overlay<'_, T> {
             self.parents.insert(this.child, Some(this.to));
         }
         Ok(this)
+    }
+
+    fn end(self, log: Vec<Move>) -> Result<Moved, T::Error> {
+        let Overlay { tree, parents } = self;
+        let mut moved = Moved { log, ..Moved::default() };
+        for (uuid, now) in parents {
+            if let Some(now) = now
+                && parent(tree, uuid)? != Some(now)
+            {
+                moved.parents.insert(uuid, now);
+            }
+        }
+        Ok(moved)
     }
 }
 
@@ -96,14 +110,65 @@ pub(crate) fn work_out<T: Tree>(
             log.push(made);
         }
     }
-    let Overlay { tree, parents } = overlay;
-    let mut moved = Moved { log, ..Moved::default() };
-    for (uuid, now) in parents {
-        if let Some(now) = now
-            && parent(tree, uuid)? != Some(now)
-        {
-            moved.parents.insert(uuid, now);
+    overlay.end(log)
+}
+
+/// Works out what it means that `child` was below `base` before the moves that are known, unless one of them tells of that place. Where
+/// the other one, at which it is below `base`, knows them all, it is there. `None`: something would be below itself.
+pub(crate) fn rebase<T: Tree>(
+    tree: &mut T,
+    child: EntryUuid,
+    base: EntryUuid,
+    past: Past<'_>,
+) -> Result<Option<Moved>, T::Error> {
+    let known = tree.moves(Csn::from_parts(0, 0, 0, ServerId::NONE))?;
+    let is_before = |known: &Move| (past.is_forgotten)(known.csn);
+    let is_told = |known: &Move| known.child == child && known.to == base && !is_before(known);
+    let is_told = known.iter().any(is_told);
+    let is_all_known = known.iter().all(|known| (past.is_known)(known.csn) || is_before(known));
+    let superseded = |known: &Move| !is_told && is_before(known);
+    let moved = redo(tree, &known, (child, base), (!is_told, &superseded))?;
+    match moved {
+        Some((moved, parent)) if parent == Some(base) || !is_all_known => Ok(Some(moved)),
+        _ if !is_all_known => Ok(None),
+        // What either side has forgotten was not the same.
+        _ => Ok(redo(tree, &known, (child, base), (true, &|_| true))?.map(|(moved, _)| moved)),
+    }
+}
+
+/// Makes all moves again, `child` below `base` at first if that `is_base`, with the moves of it that are `superseded` going there as well.
+fn redo<T: Tree>(
+    tree: &mut T,
+    known: &[Move],
+    (child, base): (EntryUuid, EntryUuid),
+    (is_base, superseded): (bool, &dyn Fn(&Move) -> bool),
+) -> Result<Option<(Moved, Option<EntryUuid>)>, T::Error> {
+    let mut overlay = Overlay { tree, parents: BTreeMap::new() };
+    for undone in known.iter().rev().filter(|known| known.made) {
+        overlay.parents.insert(undone.child, undone.from);
+    }
+    if is_base {
+        overlay.parents.insert(child, Some(base));
+    }
+    let mut log = Vec::new();
+    for before in known {
+        let mut again = *before;
+        if again.child == child && superseded(&again) {
+            again.to = base;
+        }
+        let made = overlay.make(again)?;
+        if made != *before {
+            log.push(made);
         }
     }
-    Ok(moved)
+    for uuid in overlay.parents.keys().copied().collect::<Vec<_>>() {
+        let above = overlay.parent(uuid)?;
+        if let Some(above) = above
+            && is_within(&mut overlay, above, uuid, Overlay::parent)?
+        {
+            return Ok(None);
+        }
+    }
+    let parent = overlay.parent(child)?;
+    Ok(Some((overlay.end(log)?, parent)))
 }

@@ -1,24 +1,42 @@
 //! Where an entry is: its RDN by the latest rename, its parent by all moves in their order.
 
 use super::Place;
-use super::moves;
+use super::history::{History, doubt, history};
+use super::moves::{self, Moved};
 use super::placing::{settle, stand_in, unglue};
 use super::tree::{Node, Tree, lose};
 use crate::mutation::{self, Mutation};
-use crate::{Change, Csn, EntryUuid, Operation, names};
+use crate::{Change, Csn, EntryUuid, Lost, Operation, ServerId, names};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Whether a rename of the entry is known that is later.
-pub(crate) fn is_renamed<T: Tree>(tree: &mut T, change: &Change) -> Result<Option<Csn>, T::Error> {
+pub(crate) fn is_renamed<T: Tree>(tree: &mut T, change: &Change) -> Result<bool, T::Error> {
+    Ok(!later_renames(tree, change)?.is_empty())
+}
+
+/// The first rename of each server that is later.
+fn later_renames<T: Tree>(tree: &mut T, change: &Change) -> Result<BTreeMap<ServerId, Csn>, T::Error> {
+    let mut first = BTreeMap::new();
     if mutation::is(Mutation::RenameOutOfOrder) {
-        return Ok(None);
+        return Ok(first);
     }
     let renames = |later: &&Arc<Change>| match &later.operation {
         Operation::ModifyDn { request, .. } => names::new_rdn(&request.dn, &request.newrdn).is_some(),
         Operation::Put(_) => true,
         _ => false,
     };
-    Ok(tree.later(change.uuid, Some(change.csn))?.iter().rev().find(renames).map(|later| later.csn))
+    let History { later, unknown } = match tree.node(change.uuid)? {
+        Some(node) if !node.glue => history(tree, change, &node)?,
+        _ => {
+            doubt(tree, change)?;
+            History { later: tree.later(change.uuid, Some(change.csn))?, unknown: None }
+        }
+    };
+    for csn in later.iter().filter(renames).map(|later| later.csn).chain(unknown) {
+        first.entry(csn.server_id()).or_insert(csn);
+    }
+    Ok(first)
 }
 
 /// Gives an entry its new RDN and parent, unless later changes did. Returns the parent if nothing is known of that.
@@ -30,21 +48,54 @@ pub(crate) fn go<T: Tree>(
     rdn: Option<String>,
 ) -> Result<Option<EntryUuid>, T::Error> {
     let Some(place) = &node.place else { return Ok(None) };
-    if let Some(to) = to
-        && let Some(missing) = stand_in(tree, to)?
-    {
-        return Ok(Some(missing));
+    if let Some(to) = to {
+        if let Some(missing) = stand_in(tree, to)? {
+            return Ok(Some(missing));
+        }
+        if let Some(missing) = lacking(tree, change, to)? {
+            unglue(tree, to)?;
+            return Ok(Some(missing));
+        }
     }
     if let Some(rdn) = rdn {
-        match is_renamed(tree, change)? {
-            Some(against) => lose(tree, change, against, "dn", vec![rdn.into_bytes()])?,
-            None => relocate(tree, change.uuid, Place { rdn, ..place.clone() })?,
+        let later = later_renames(tree, change)?;
+        if later.is_empty() {
+            relocate(tree, change.uuid, Place { rdn: rdn.clone(), ..place.clone() })?;
+        }
+        for against in later.into_values() {
+            lose(tree, change, against, Lost::NAME, vec![rdn.clone().into_bytes()])?;
         }
     }
     if let Some(to) = to {
         move_below(tree, change, to)?;
         // It may have been made for a move that fell away.
         unglue(tree, to)?;
+    }
+    Ok(None)
+}
+
+/// An entry of which nothing is known yet, and below which the move sends one that is there: because of it a later move falls
+/// away.
+pub(crate) fn lacking<T: Tree>(
+    tree: &mut T,
+    change: &Change,
+    to: EntryUuid,
+) -> Result<Option<EntryUuid>, T::Error> {
+    let parents = moves::work_out(tree, change.csn, change.uuid, to)?.parents;
+    for (uuid, parent) in &parents {
+        if tree.node(*uuid)?.is_none() {
+            continue;
+        }
+        let mut seen = BTreeSet::new();
+        let mut at = *parent;
+        while seen.insert(at) && tree.node(at)?.is_none() {
+            let above = match parents.get(&at) {
+                Some(above) => Some(*above),
+                None => moves::parent(tree, at)?,
+            };
+            let Some(above) = above else { return Ok(Some(at)) };
+            at = above;
+        }
     }
     Ok(None)
 }
@@ -57,14 +108,24 @@ pub(crate) fn move_below<T: Tree>(tree: &mut T, change: &Change, to: EntryUuid) 
                 tree,
                 &Change { csn: noted.csn, uuid: noted.child, ..change.clone() },
                 change.csn,
-                "dn",
-                Vec::new(),
+                Lost::NAME,
+                vec![noted.to.to_string().into_bytes()],
             )?;
         }
         tree.note_move(noted)?;
     }
+    relocate_all(tree, moved.parents)
+}
+
+/// Notes the moves, and brings the entries where they go.
+pub(crate) fn carry_out<T: Tree>(tree: &mut T, moved: Moved) -> Result<(), T::Error> {
+    moved.log.into_iter().try_for_each(|noted| tree.note_move(noted))?;
+    relocate_all(tree, moved.parents)
+}
+
+fn relocate_all<T: Tree>(tree: &mut T, parents: BTreeMap<EntryUuid, EntryUuid>) -> Result<(), T::Error> {
     // From the top down: whoever goes below another one finds it where it is to be.
-    let mut left: Vec<(EntryUuid, EntryUuid)> = moved.parents.into_iter().collect();
+    let mut left: Vec<(EntryUuid, EntryUuid)> = parents.into_iter().collect();
     while !left.is_empty() {
         let ready = |(_, to): &(EntryUuid, EntryUuid)| !left.iter().any(|(other, _)| other == to);
         let at = left.iter().position(ready).unwrap_or(0);
@@ -99,8 +160,13 @@ pub(crate) fn go_deleted<T: Tree>(
     {
         return Ok(Some(to));
     }
+    if let Some(to) = to
+        && let Some(missing) = lacking(tree, change, to)?
+    {
+        return Ok(Some(missing));
+    }
     if let Some(rdn) = rdn
-        && is_renamed(tree, change)?.is_none()
+        && !is_renamed(tree, change)?
     {
         tree.note_place(change.uuid, Place { rdn, ..place })?;
     }
@@ -131,6 +197,14 @@ pub(crate) fn relocate<T: Tree>(tree: &mut T, uuid: EntryUuid, place: Place) -> 
     // Where nothing is known of the parent any more, the entry stays.
     if before == place || stand_in(tree, place.parent)?.is_some() {
         return Ok(());
+    }
+    if before.parent != place.parent
+        && !mutation::is(Mutation::CycleAllowed)
+        && moves::is_within(tree, place.parent, uuid, moves::parent)?
+    {
+        // What was forgotten of moves does not fit together: better in a wrong place than below itself.
+        tree.note_doubt(uuid)?;
+        return unglue(tree, place.parent);
     }
     let taken = tree.holder(&place)?.is_some_and(|holder| holder != uuid);
     tree.name(uuid, &place, taken)?;

@@ -77,6 +77,11 @@ pub trait Tree: Schema {
     /// # Errors
     /// See [`node`](Self::node).
     fn later(&mut self, uuid: EntryUuid, after: Option<Csn>) -> Result<Vec<Arc<Change>>, Self::Error>;
+    /// Changes up to here may have been applied that [`later`](Self::later) does not know.
+    ///
+    /// # Errors
+    /// See [`node`](Self::node).
+    fn horizon(&mut self) -> Result<Option<Csn>, Self::Error>;
     /// The move with this CSN, if it is known, and all later ones, in the order of their CSNs.
     ///
     /// # Errors
@@ -137,6 +142,12 @@ pub trait Tree: Schema {
     /// # Errors
     /// See [`node`](Self::node).
     fn note_place(&mut self, uuid: EntryUuid, place: Place) -> Result<(), Self::Error>;
+    /// Notes that it is not known what later changes made of the entry, so that another replica has to be asked. It may be gone by
+    /// now.
+    ///
+    /// # Errors
+    /// See [`node`](Self::node).
+    fn note_doubt(&mut self, uuid: EntryUuid) -> Result<(), Self::Error>;
     /// Notes what has no effect.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! The values of one attribute after a change that comes late: what they would be, had it come in its turn.
 
 use super::tree::Schema;
+use crate::bookkeeping;
 use crate::mutation::{self, Mutation};
-use crate::{Change, Csn, Operation, names};
+use crate::{Change, Csn, Lost, Operation, ServerId, names};
 use ldap3_proto::proto::{LdapModify, LdapModifyType};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(crate) type Value = Vec<u8>;
 
@@ -44,6 +47,18 @@ pub fn is_stamp(name: &str) -> bool {
     ["entryCSN", "modifiersName", "modifyTimestamp"].iter().any(|stamp| stamp.eq_ignore_ascii_case(name))
 }
 
+/// Whether the attribute only tells of changes that met ([`Lost::MARK`], [`Lost::DISPLACED`]).
+pub(crate) fn is_mark(name: &str) -> bool {
+    [Lost::MARK, Lost::DISPLACED].iter().any(|mark| mark.eq_ignore_ascii_case(name))
+}
+
+/// Whether nobody misses the change: it does nothing but mark that others met, or take such marks away, or note that somebody was
+/// bound.
+pub(crate) fn is_bookkeeping(change: &Change) -> bool {
+    let is_modify = matches!(change.operation, Operation::Modify(_));
+    is_modify && attributes(change).iter().all(|name| is_mark(name) || bookkeeping::is_of_binds(name))
+}
+
 /// What a change does to this attribute, in its order.
 pub(crate) fn steps(change: &Change, attribute: &str) -> Vec<Step> {
     match &change.operation {
@@ -76,16 +91,40 @@ fn step(modify: &LdapModify) -> Step {
     }
 }
 
-/// A rename says of the values of the old name whether they go or stay, and of those of the new one that they are there.
+/// A rename says of the values of the old name whether they go or stay, and of those of the new one that they are there; and it takes
+/// away marks.
 fn rename_steps(change: &Change) -> Vec<(String, Step)> {
-    let Operation::ModifyDn { request, .. } = &change.operation else { return Vec::new() };
+    let Operation::ModifyDn { request, operational } = &change.operation else { return Vec::new() };
+    let beside = operational.iter().filter(|modify| is_mark(&modify.modification.atype));
+    let beside = beside.map(|modify| (modify.modification.atype.clone(), step(modify)));
     let (old, _) = names::split(&request.dn);
-    let Some(new) = names::new_rdn(&request.dn, &request.newrdn) else { return Vec::new() };
+    let Some(new) = names::new_rdn(&request.dn, &request.newrdn) else { return beside.collect() };
     let of_old = |value| if request.deleteoldrdn { Step::Delete(value) } else { Step::Add(value) };
     let old = names::avas(names::intended(old).as_ref()).into_iter();
     let old = old.map(|(name, value)| (name, of_old(vec![value])));
     let new = names::avas(&new).into_iter().map(|(name, value)| (name, Step::Add(vec![value])));
-    old.chain(new).collect()
+    old.chain(new).chain(beside).collect()
+}
+
+/// What is known of an attribute beside a change that comes late, in the order of the CSNs.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Around<'a> {
+    /// The changes before it; looked at only where [`reaches_back`] says so.
+    pub(crate) earlier: &'a [Vec<Step>],
+    /// Those after it.
+    pub(crate) later: &'a [Vec<Step>],
+}
+
+/// Whether it takes the earlier changes of an attribute with several values to tell what a change means for it. An increment
+/// makes other values of all that are there: what a later change says of a value depends on what the earlier ones left. Increments
+/// alone need nothing but what is there.
+pub(crate) fn reaches_back(steps: &[Step], later: &[Vec<Step>]) -> bool {
+    let after = || later.iter().flatten();
+    let any = |is: fn(&Step) -> bool| steps.iter().chain(after()).any(is);
+    after().next().is_some()
+        && any(|step| matches!(step, Step::Increment(_)))
+        && any(|step| matches!(step, Step::Add(_) | Step::Delete(_)))
+        && !any(|step| matches!(step, Step::Replace(_)))
 }
 
 /// An attribute with its rules.
@@ -99,27 +138,65 @@ pub(crate) struct Attribute<'a, S> {
 type Keyed = (Vec<u8>, Value);
 
 impl<S: Schema> Attribute<'_, S> {
-    /// The values after the change whose `steps` come late: `current` has those before, with everything that came `later` in it,
-    /// in the order of the CSNs.
+    /// The values after the change whose `steps` come late: `current` has those before, with everything that came later in it.
     pub(crate) fn merge(
         &mut self,
         current: Vec<Value>,
         steps: &[Step],
-        later: &[Vec<Step>],
+        around: Around<'_>,
     ) -> Result<Vec<Value>, S::Error> {
         if self.single {
-            Ok(merge_single(current, steps, later))
+            Ok(merge_single(current, steps, around.later))
+        } else if reaches_back(steps, around.later) {
+            self.merge_raised(current, steps, around)
         } else {
-            self.merge_set(current, steps, later)
+            self.merge_set(current, steps, around.later)
         }
     }
 
+    /// The values before the change, and from there everything once more.
+    fn merge_raised(
+        &mut self,
+        current: Vec<Value>,
+        steps: &[Step],
+        around: Around<'_>,
+    ) -> Result<Vec<Value>, S::Error> {
+        let earlier: Vec<&Step> = around.earlier.iter().flatten().collect();
+        let mut all = match earlier.iter().rposition(|step| matches!(step, Step::Replace(_))) {
+            Some(at) => self.follow_all(Vec::new(), earlier[at..].iter().copied())?,
+            None => self.before(current, around.later)?,
+        };
+        all = self.follow_all(all, steps.iter().chain(around.later.iter().flatten()))?;
+        Ok(all.into_iter().map(|(_, value)| value).collect())
+    }
+
+    /// The values before these steps, none of which replaces all: who adds a value saw none, and who deletes one saw it.
+    fn before(&mut self, current: Vec<Value>, later: &[Vec<Step>]) -> Result<Vec<Keyed>, S::Error> {
+        let mut all = self.keyed_all(&current)?;
+        for step in later.iter().flatten().rev() {
+            let undone = match step {
+                Step::Add(values) => Step::Delete(values.clone()),
+                Step::Delete(values) => Step::Add(values.clone()),
+                Step::Increment(by) => Step::Increment(by.saturating_neg()),
+                Step::Replace(_) => continue,
+            };
+            all = self.follow(all, &undone)?;
+        }
+        Ok(all)
+    }
+
+    /// Value by value, where no increment meets changes of single values.
     fn merge_set(
         &mut self,
         current: Vec<Value>,
         steps: &[Step],
         later: &[Vec<Step>],
     ) -> Result<Vec<Value>, S::Error> {
+        if later.iter().all(Vec::is_empty) {
+            let all = self.keyed_all(&current)?;
+            let all = self.follow_all(all, steps)?;
+            return Ok(all.into_iter().map(|(_, value)| value).collect());
+        }
         // All values, once something has replaced them; before that, what becomes of the values that are named.
         let mut known: Option<Vec<Keyed>> = None;
         let mut touched: Vec<(Vec<u8>, Option<Value>)> = Vec::new();
@@ -138,8 +215,6 @@ impl<S: Schema> Attribute<'_, S> {
                 }
             }
         }
-        // Later values are not raised by it.
-        let mut fresh: Vec<Vec<u8>> = Vec::new();
         for step in later.iter().flatten() {
             match (step, known.take()) {
                 (_, Some(all)) => known = Some(self.follow(all, step)?),
@@ -152,9 +227,6 @@ impl<S: Schema> Attribute<'_, S> {
                     touched.retain(|(key, _)| {
                         mutation::is(Mutation::LaterValueForgotten) || !decided.contains(key)
                     });
-                    if let Step::Add(_) = step {
-                        fresh.extend(decided);
-                    }
                 }
             }
         }
@@ -162,9 +234,7 @@ impl<S: Schema> Attribute<'_, S> {
             Some(all) => all,
             None => {
                 let all = self.keyed_all(&current)?;
-                let (kept, old): (Vec<Keyed>, Vec<Keyed>) =
-                    all.into_iter().partition(|(key, _)| fresh.contains(key));
-                let mut all = put_all(self.raised(old, by)?, kept);
+                let mut all = self.raised(all, by)?;
                 for (key, value) in touched {
                     match value {
                         Some(value) => all = put_all(all, vec![(key, value)]),
@@ -175,6 +245,17 @@ impl<S: Schema> Attribute<'_, S> {
             }
         };
         Ok(all.into_iter().map(|(_, value)| value).collect())
+    }
+
+    fn follow_all<'s>(
+        &mut self,
+        mut all: Vec<Keyed>,
+        steps: impl IntoIterator<Item = &'s Step>,
+    ) -> Result<Vec<Keyed>, S::Error> {
+        for step in steps {
+            all = self.follow(all, step)?;
+        }
+        Ok(all)
     }
 
     /// All values after a step.
@@ -191,28 +272,68 @@ impl<S: Schema> Attribute<'_, S> {
         }
     }
 
-    /// Drops the value if the last of all steps that tells of it deletes it.
+    /// Drops the value if the last of all steps that tells of it deletes it. Returns whether any does.
     pub(crate) fn drop_deleted(
         &mut self,
         value: &Value,
         steps: &[Step],
         values: &mut Vec<Value>,
-    ) -> Result<(), S::Error> {
+    ) -> Result<bool, S::Error> {
         let key = self.schema.normalize(self.name, value)?;
-        let mut stays = true;
+        let mut stays = None;
         for step in steps {
             stays = match step {
-                Step::Add(added) if self.has(added, &key)? => true,
-                Step::Delete(deleted) if self.has(deleted, &key)? => false,
-                Step::Replace(all) => self.has(all, &key)?,
+                Step::Add(added) if self.has(added, &key)? => Some(true),
+                Step::Delete(deleted) if self.has(deleted, &key)? => Some(false),
+                Step::Replace(all) => Some(self.has(all, &key)?),
                 _ => stays,
             };
         }
-        if !stays {
+        if stays == Some(false) {
             let all = self.keyed_all(values)?;
             *values = all.into_iter().filter(|(other, _)| *other != key).map(|(_, value)| value).collect();
         }
-        Ok(())
+        Ok(stays.is_some())
+    }
+
+    /// The values that the change with these `steps` gives and that are not there `after` all `later` ones, each with the first
+    /// change of each server that takes it. A value that is there in another spelling is not lost.
+    pub(crate) fn lost(
+        &mut self,
+        steps: &[Step],
+        later: &[Arc<Change>],
+        after: &[Value],
+    ) -> Result<Vec<(Value, Csn)>, S::Error> {
+        let mut given = Vec::new();
+        for step in steps {
+            given = self.follow(given, step)?;
+        }
+        let mut taken: Vec<BTreeMap<ServerId, Csn>> = vec![BTreeMap::new(); given.len()];
+        for change in later {
+            for step in self::steps(change, self.name) {
+                let (gives, named) = match &step {
+                    Step::Add(values) => (true, self.keyed_all(values)?),
+                    Step::Replace(values) => (true, self.keyed_all(values)?),
+                    Step::Delete(values) => (false, self.keyed_all(values)?),
+                    Step::Increment(_) => continue,
+                };
+                let takes_all = self.single || matches!(step, Step::Replace(_));
+                for ((key, _), taken) in given.iter().zip(&mut taken) {
+                    match (named.iter().any(|(other, _)| other == key), gives) {
+                        (true, true) => taken.clear(),
+                        (false, _) if !takes_all => {}
+                        _ => drop(taken.entry(change.csn.server_id()).or_insert(change.csn)),
+                    }
+                }
+            }
+        }
+        let mut lost = Vec::new();
+        for ((key, value), taken) in given.into_iter().zip(taken) {
+            if !taken.is_empty() && !self.has(after, &key)? {
+                lost.extend(taken.into_values().map(|csn| (value.clone(), csn)));
+            }
+        }
+        Ok(lost)
     }
 
     /// Each value so much more.
@@ -293,9 +414,4 @@ fn plus(value: &[u8], by: i128) -> Value {
         Some(sum) if by != 0 => sum.to_string().into_bytes(),
         _ => value.to_vec(),
     }
-}
-
-/// The latest of these changes that touches the attribute.
-pub(crate) fn last_on(later: &[std::sync::Arc<Change>], attribute: &str) -> Option<Csn> {
-    later.iter().rev().find(|change| !steps(change, attribute).is_empty()).map(|change| change.csn)
 }

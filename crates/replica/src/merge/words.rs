@@ -1,6 +1,6 @@
 //! What the rules remember beside the entries themselves.
 
-use crate::{Csn, EntryUuid};
+use crate::{Csn, EntryUuid, ServerId};
 
 /// Where an entry is, or was when it was deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +36,30 @@ pub struct Lost {
     pub uuid: EntryUuid,
     /// What it lost to.
     pub against: Csn,
-    /// What was lost: an attribute, or `dn` for a name, a place or the whole entry.
+    /// What was lost: an attribute, [`NAME`](Self::NAME) or [`ENTRY`](Self::ENTRY).
     pub attribute: String,
-    /// The values that it would have given.
+    /// The values that it would have given: of [`NAME`](Self::NAME) an RDN or a parent's entryUUID, of [`ENTRY`](Self::ENTRY) the
+    /// entry's DN.
     pub values: Vec<Vec<u8>>,
+}
+
+impl Lost {
+    /// In [`attribute`](Self::attribute): a name, a place, or that the entry is deleted.
+    pub const NAME: &str = "dn";
+    /// In [`attribute`](Self::attribute): all that the change did to an entry that was deleted.
+    pub const ENTRY: &str = "entry";
+    /// The attribute by which an entry shows what was lost in it. What becomes of its values is not told of.
+    pub const MARK: &str = "xmppSyncLost";
+    /// The attribute by which an entry shows that another one has its name.
+    pub const DISPLACED: &str = "xmppSyncConflict";
+
+    /// The server that marks the loss. Of the two changes it made the later one, or the delete. Where it did so without knowing of the
+    /// other one, that one comes to it late, so that it notices; where it knew, it decided, and nothing is to be marked.
+    pub fn owner(&self) -> ServerId {
+        if self.attribute == Lost::ENTRY {
+            self.against.server_id()
+        } else {
+            self.csn.max(self.against).server_id()
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The database as the rules see it.
 
-use super::{CREATED, Entry, Model, is_single, key, keyed, named_values, normal};
+use super::{CREATED, Entry, Model, created, is_single, key, keyed, named_values, normal};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ impl Schema for Model {
         Ok(is_single(attribute))
     }
 
-    fn normalize(&mut self, _: &str, value: &[u8]) -> Result<Vec<u8>, Infallible> {
-        Ok(normal(value))
+    fn normalize(&mut self, attribute: &str, value: &[u8]) -> Result<Vec<u8>, Infallible> {
+        Ok(normal(attribute, value))
     }
 }
 
@@ -56,6 +56,10 @@ impl Tree for Model {
         Ok(self.history.get(&uuid).into_iter().flatten().filter(later).cloned().collect())
     }
 
+    fn horizon(&mut self) -> Result<Option<Csn>, Infallible> {
+        Ok(self.horizon)
+    }
+
     fn moves(&mut self, from: Csn) -> Result<Vec<Move>, Infallible> {
         Ok(self.moves.range(from..).map(|(_, made)| *made).collect())
     }
@@ -68,14 +72,12 @@ impl Tree for Model {
         let (Operation::Add(request) | Operation::Put(request)) = &change.operation else { return Ok(()) };
         let mut attributes = BTreeMap::new();
         for attribute in request.attributes.iter().filter(|attribute| attribute.atype != CREATED) {
-            attributes.insert(attribute.atype.to_ascii_lowercase(), keyed(attribute.vals.clone()));
+            let values = keyed(&attribute.atype, attribute.vals.clone());
+            attributes.insert(attribute.atype.to_ascii_lowercase(), values);
         }
-        // A state tells when the entry was made.
-        let created = request.attributes.iter().find(|attribute| attribute.atype == CREATED);
-        let created = created.and_then(|attribute| Csn::parse(attribute.vals.first()?).ok());
         // It may be there as glue.
         self.take(change.uuid);
-        let (csn, place, created) = (change.csn, place.cloned(), created.unwrap_or(change.csn));
+        let (csn, place, created) = (change.csn, place.cloned(), created(request).unwrap_or(change.csn));
         self.insert(change.uuid, Entry { csn, place, displaced, glue: false, created, attributes });
         Ok(())
     }
@@ -113,7 +115,7 @@ impl Tree for Model {
             let name = name.to_ascii_lowercase();
             match values.is_empty() {
                 true => entry.attributes.remove(&name),
-                false => entry.attributes.insert(name, keyed(values)),
+                false => entry.attributes.insert(name.clone(), keyed(&name, values)),
             };
         }
         entry.csn = entry.csn.max(change.csn);
@@ -150,6 +152,11 @@ impl Tree for Model {
         if let Some(csn) = csn.or(placeholder) {
             self.deleted.insert(uuid, (csn, Some(place)));
         }
+        Ok(())
+    }
+
+    fn note_doubt(&mut self, uuid: EntryUuid) -> Result<(), Infallible> {
+        self.set_doubt(uuid, true);
         Ok(())
     }
 
