@@ -2,7 +2,7 @@
 
 use std::fmt;
 use thiserror::Error;
-use xmppsync_replica::{Csn, ServerId};
+use xmppsync_replica::{Csn, EntryUuid, ServerId};
 
 /// Why a payload cannot be decoded or encoded. No text of it holds an attribute's value: values
 /// can be passwords, and errors are logged.
@@ -129,6 +129,20 @@ pub enum WireError {
         /// The change.
         csn: Csn,
     },
+    /// Changes of an entry, beside the word that they are too many to be told.
+    #[error("The past of entry {uuid} tells of changes that are too many to be told.")]
+    ManyTold {
+        /// The entry.
+        uuid: EntryUuid,
+    },
+    /// A move of one entry in the past of another one.
+    #[error("The past of entry {uuid} has a move of entry {child}.")]
+    ForeignMove {
+        /// Whose past.
+        uuid: EntryUuid,
+        /// The entry that moves.
+        child: EntryUuid,
+    },
     /// A name of a file that others could take for something else, such as a path.
     #[error("The id in {place} is not 1 to {max} letters, digits and hyphens.")]
     FileId {
@@ -216,6 +230,10 @@ pub enum Place {
     Fetch,
     /// An `<entries>`.
     Entries,
+    /// What an `<entries>` tells of this entry's past.
+    Past(EntryUuid),
+    /// An `<offer>`.
+    Offer,
     /// A `<load>`.
     Load,
     /// A `<snapshot>`.
@@ -241,6 +259,8 @@ impl fmt::Display for Place {
             Place::Reconcile => f.write_str("the reconciliation"),
             Place::Fetch => f.write_str("the fetch"),
             Place::Entries => f.write_str("the entries"),
+            Place::Past(uuid) => write!(f, "the past of entry {uuid}"),
+            Place::Offer => f.write_str("the offer"),
             Place::Load => f.write_str("the request for a snapshot"),
             Place::Snapshot => f.write_str("the snapshot"),
             Place::File => f.write_str("the file"),

@@ -64,11 +64,23 @@ pub const FRAME_BYTES_MAX: usize = 90_000;
 /// Entries that are asked for at once, and that an answer speaks of.
 pub const FETCH_UUIDS_MAX: usize = 512;
 
-/// What `<entries more='false'></entries>` costs around its content, in bytes.
+/// Changes that are asked for at once, and that an answer speaks of.
+pub const FETCH_CHANGES_MAX: usize = 512;
+
+/// Changes that a past tells to be in its entry, and as many that wait.
+pub const PAST_CHANGES_MAX: usize = 1_000;
+
+/// Moves that a past tells of: some 80 kB.
+pub const PAST_MOVES_MAX: usize = 500;
+
+/// What `<entries more='false'><changes></changes></entries>` costs around its content, in bytes.
 pub const ENTRIES_WRAPPING_BYTES: usize = 80;
 
-/// What naming one entry costs in `<fetch>` or `<entries>`, in bytes.
+/// What naming one entry costs in `<fetch>`, `<offer>` or `<entries>`, in bytes.
 pub const UUID_ELEMENT_BYTES: usize = 56;
+
+/// What naming one change costs in `<fetch>` or `<entries>`, in bytes.
+pub const CSN_ELEMENT_BYTES: usize = 64;
 
 /// The id of a snapshot or file, in bytes.
 pub const FILE_ID_BYTES_MAX: usize = 64;

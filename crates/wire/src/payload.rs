@@ -2,8 +2,8 @@
 
 use crate::error::check;
 use crate::{
-    Card, Entries, Fetch, File, FileRequest, Large, LoadRequest, NAMESPACE, Notice, Page, Part, Place, Pull,
-    Reconcile, Snapshot, WireError, batch, batch_to_element, limits, read,
+    Card, Entries, Fetch, File, FileRequest, Large, LoadRequest, NAMESPACE, Notice, Offer, Page, Part, Place,
+    Pull, Reconcile, Snapshot, WireError, batch, batch_to_element, limits, read,
 };
 use minidom::Element;
 use xmppsync_replica::Batch;
@@ -27,7 +27,9 @@ pub enum Payload {
     Reconcile(Reconcile),
     /// In an IQ get.
     Fetch(Fetch),
-    /// In the result of a fetch, and in an IQ set.
+    /// In an IQ set.
+    Offer(Offer),
+    /// In the result of a fetch, and in that of an offer.
     Entries(Entries),
     /// In an IQ get.
     LoadRequest(LoadRequest),
@@ -71,6 +73,7 @@ impl Payload {
             "event" => Notice::from_element(element).map(Payload::Notice),
             "reconcile" => Reconcile::from_element(element).map(Payload::Reconcile),
             "fetch" => Fetch::from_element(element).map(Payload::Fetch),
+            "offer" => Offer::from_element(element).map(Payload::Offer),
             "entries" => Entries::from_element(element).map(Payload::Entries),
             "load" => LoadRequest::from_element(element).map(Payload::LoadRequest),
             "snapshot" => Snapshot::from_element(element).map(Payload::Snapshot),
@@ -97,6 +100,7 @@ impl Payload {
             Payload::Notice(notice) => notice.to_element(),
             Payload::Reconcile(reconcile) => reconcile.to_element(),
             Payload::Fetch(fetch) => fetch.to_element(),
+            Payload::Offer(offer) => offer.to_element(),
             Payload::Entries(entries) => entries.to_element(),
             Payload::LoadRequest(request) => request.to_element(),
             Payload::Snapshot(snapshot) => snapshot.to_element(),

@@ -13,10 +13,12 @@ use xmppsync_replica::{BootId, Csn, EntryUuid, ServerId};
 use xso::{AsXml, FromXml, TextCodec, error::Error};
 
 mod catch_up;
+mod past;
 
 pub(crate) use catch_up::{
-    Entries, Fetch, File, FileRequest, Frame, Large, Load, Reconcile, Snapshot, UnseenSpan,
+    Entries, Fetch, File, FileRequest, Frame, Large, Load, Offer, Reconcile, Snapshot, UnseenSpan,
 };
+pub(crate) use past::{Changes, Move, Past, Side};
 
 /// Texts by way of `FromStr` and `Display`.
 pub(crate) struct Text;

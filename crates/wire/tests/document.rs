@@ -4,6 +4,7 @@
 mod common;
 
 use minidom::Element;
+use std::collections::BTreeSet;
 use xmppsync_replica::Operation;
 use xmppsync_wire::{Assembler, Payload, limits};
 
@@ -38,6 +39,7 @@ fn every_example_decodes_and_encodes_to_the_same() {
             Payload::Notice(_) => "event",
             Payload::Reconcile(_) => "reconcile",
             Payload::Fetch(_) => "fetch",
+            Payload::Offer(_) => "offer",
             Payload::Entries(_) => "entries",
             Payload::LoadRequest(_) => "load",
             Payload::Snapshot(_) => "snapshot",
@@ -47,7 +49,7 @@ fn every_example_decodes_and_encodes_to_the_same() {
         })
         .collect();
     let expected = "batch, part, part, large, replica, pull, page, reconcile, reconcile, fetch, entries, \
-                    load, snapshot, file request, file, event";
+                    offer, entries, load, snapshot, file request, file, event";
     assert_eq!(names.join(", "), expected);
     for payload in examples {
         assert_eq!(Payload::decode(&payload.to_element().unwrap()), Ok(payload));
@@ -98,6 +100,33 @@ fn the_example_of_a_page_says_what_the_text_around_it_says() {
 }
 
 #[test]
+fn the_example_of_entries_says_what_was_asked_for() {
+    let fetch = examples().into_iter().find_map(|payload| match payload {
+        Payload::Fetch(fetch) => Some(fetch),
+        _ => None,
+    });
+    let entries = examples().into_iter().find_map(|payload| match payload {
+        Payload::Entries(entries) => Some(entries),
+        _ => None,
+    });
+    let (fetch, entries) = (fetch.unwrap(), entries.unwrap());
+    // Each entry and each change in one place, and nothing else.
+    let states = entries.states().map(|state| state.uuid);
+    let names = [&entries.absent, &entries.refused, &entries.large].into_iter().flatten().copied();
+    let told: BTreeSet<_> = states.chain(names).collect();
+    assert_eq!(told, fetch.uuids.iter().copied().collect());
+    let changes = entries.changes.iter().map(|change| change.csn);
+    let changes: BTreeSet<_> = changes.chain(entries.forgotten.iter().copied()).collect();
+    assert_eq!(changes, fetch.changes.iter().copied().collect());
+    assert!(entries.pasts.iter().all(|past| told.contains(&past.uuid)));
+    // What is told of as being in an entry was seen.
+    let side = entries.side.unwrap();
+    assert!(
+        entries.pasts.iter().flat_map(|past| past.changes.iter().flatten()).all(|csn| side.seen.covers(*csn))
+    );
+}
+
+#[test]
 fn the_limits_in_the_document_are_those_of_the_code() {
     for (row, limit) in [
         ("| a payload as sent | 130,048 bytes |", limits::PAYLOAD_BYTES_MAX == 130_048),
@@ -112,9 +141,18 @@ fn the_limits_in_the_document_are_those_of_the_code() {
         ("| attribute description | 1 to 512 bytes |", limits::ATTRIBUTE_NAME_BYTES_MAX == 512),
         ("| DN, RDN, suffix | 8,192 bytes |", limits::DN_BYTES_MAX == 8_192),
         ("| batches in a page | 256 |", limits::BATCHES_PER_PAGE_MAX == 256),
-        ("| CSNs in a vector, `<beyond>`s of a page | 4,095 |", limits::VECTOR_CSNS_MAX == 4_095),
+        ("| CSNs in a vector or a floor, `<beyond>`s of a page | 4,095 |", limits::VECTOR_CSNS_MAX == 4_095),
         ("| a frame of a reconciliation | 90,000 bytes before base64 |", limits::FRAME_BYTES_MAX == 90_000),
-        ("| entries asked for, or spoken of in an answer | 512 |", limits::FETCH_UUIDS_MAX == 512),
+        (
+            "| entries asked for or offered, or spoken of in an answer; pasts in an answer | 512 |",
+            limits::FETCH_UUIDS_MAX == 512,
+        ),
+        ("| changes asked for, or spoken of in an answer | 512 |", limits::FETCH_CHANGES_MAX == 512),
+        (
+            "| changes in a past, changes that wait in a past | 1,000 each |",
+            limits::PAST_CHANGES_MAX == 1_000,
+        ),
+        ("| moves in a past | 500 |", limits::PAST_MOVES_MAX == 500),
         ("| `id` of a file | 1 to 64 bytes |", limits::FILE_ID_BYTES_MAX == 64),
         ("| the file of one change | 64 MiB |", limits::CHANGE_FILE_BYTES_MAX == 64 * 1024 * 1024),
         (

@@ -1,6 +1,6 @@
 //! The elements of catching up other than from a journal.
 
-use super::{Change, OptionalText, Text};
+use super::{Change, Changes, OptionalText, Past, Side, Text};
 use crate::{NAMESPACE, Session, text};
 use std::borrow::Cow;
 use xmppsync_replica::{BootId, Csn, EntryUuid, ServerId};
@@ -53,7 +53,7 @@ pub(crate) struct Frame {
     pub(crate) base64: String,
 }
 
-/// The question for entries as they are.
+/// The question for entries as they are, and for changes.
 #[derive(FromXml, AsXml, Debug)]
 #[xml(namespace = NAMESPACE, name = "fetch", on_unknown_attribute = Fail, on_unknown_child = Fail)]
 pub(crate) struct Fetch {
@@ -61,9 +61,19 @@ pub(crate) struct Fetch {
     pub(crate) bytes_max: u32,
     #[xml(extract(n = .., name = "uuid", fields(text(type_ = EntryUuid, codec = Text))))]
     pub(crate) uuids: Vec<EntryUuid>,
+    #[xml(extract(n = .., name = "csn", fields(text(type_ = Csn, codec = Text))))]
+    pub(crate) csns: Vec<Csn>,
 }
 
-/// Entries as they are.
+/// Entries that the other side is to look at.
+#[derive(FromXml, AsXml, Debug)]
+#[xml(namespace = NAMESPACE, name = "offer", on_unknown_attribute = Fail, on_unknown_child = Fail)]
+pub(crate) struct Offer {
+    #[xml(extract(n = .., name = "uuid", fields(text(type_ = EntryUuid, codec = Text))))]
+    pub(crate) uuids: Vec<EntryUuid>,
+}
+
+/// Entries as they are, with what is remembered of them, and changes.
 #[derive(FromXml, Debug)]
 #[xml(namespace = NAMESPACE, name = "entries", on_unknown_attribute = Fail, on_unknown_child = Fail)]
 pub(crate) struct Entries {
@@ -77,6 +87,14 @@ pub(crate) struct Entries {
     pub(crate) refused: Vec<EntryUuid>,
     #[xml(extract(n = .., name = "large", fields(text(type_ = EntryUuid, codec = Text))))]
     pub(crate) large: Vec<EntryUuid>,
+    #[xml(child(default))]
+    pub(crate) side: Option<Side>,
+    #[xml(child(n = ..))]
+    pub(crate) pasts: Vec<Past>,
+    #[xml(child(default))]
+    pub(crate) changes: Option<Changes>,
+    #[xml(extract(n = .., name = "forgotten", fields(text(type_ = Csn, codec = Text))))]
+    pub(crate) forgotten: Vec<Csn>,
 }
 
 /// The question for a snapshot of the database.

@@ -7,10 +7,12 @@ use ldap3_proto::proto::{
 use minidom::Element;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use xmppsync_replica::{Batch, BootId, Change, Csn, EntryUuid, Operation, ServerId, Span, Unseen, Vector};
+use xmppsync_replica::{
+    Batch, BootId, Change, Csn, EntryUuid, Move, Operation, Seen, ServerId, Side, Span, Unseen, Vector,
+};
 use xmppsync_wire::{
-    Card, Entries, Fetch, File, FileRequest, Large, Live, LoadRequest, Notice, NoticeKind, Page, Part,
-    Payload, Phase, Progress, Pull, Reconcile, Session, Snapshot,
+    Card, Entries, Fetch, File, FileRequest, Large, Live, LoadRequest, Notice, NoticeKind, Offer, Page, Part,
+    Past, Payload, Phase, Progress, Pull, Reconcile, Session, Snapshot,
 };
 
 pub(crate) fn server(id: u16) -> ServerId {
@@ -209,6 +211,28 @@ pub(crate) fn put() -> impl Strategy<Value = Change> {
     })
 }
 
+fn csns() -> impl Strategy<Value = Vec<Csn>> {
+    vec(any_csn(), 0..6)
+}
+
+pub(crate) fn past() -> impl Strategy<Value = Past> {
+    let step = (any_csn(), parent(), entry_uuid(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>());
+    let changes = (proptest::option::of(csns()), csns(), proptest::option::of(any_csn()));
+    (entry_uuid(), changes, flags, vec(step, 0..4)).prop_map(
+        |(uuid, (changes, waiting, deleted), (is_refused, in_doubt), moves)| {
+            let moved = |(csn, from, to, made)| Move { csn, child: uuid, from, to, made };
+            let moves = moves.into_iter().map(moved).collect();
+            Past { uuid, changes, waiting, deleted, is_refused, in_doubt, moves }
+        },
+    )
+}
+
+pub(crate) fn side() -> impl Strategy<Value = Side> {
+    (vector(), unseen(), vector())
+        .prop_map(|(vector, unseen, floor)| Side { seen: Seen { vector, unseen }, floor })
+}
+
 pub(crate) fn entries() -> impl Strategy<Value = Entries> {
     let delete = (any_csn(), entry_uuid(), parent(), dn()).prop_map(|(csn, uuid, parent, dn)| Change {
         csn,
@@ -216,14 +240,22 @@ pub(crate) fn entries() -> impl Strategy<Value = Entries> {
         parent,
         operation: Operation::Delete { dn },
     });
-    (vec(put(), 0..3), vec(delete, 0..3), uuids(), uuids(), uuids(), any::<bool>()).prop_map(
-        |(puts, deletes, absent, refused, large, more)| Entries {
+    let change = (any_csn(), entry_uuid(), operation_and_parent())
+        .prop_map(|(csn, uuid, (operation, parent))| Change { csn, uuid, parent, operation });
+    let states = (vec(put(), 0..3), vec(delete, 0..3), uuids(), uuids(), uuids(), any::<bool>());
+    let remembered = (proptest::option::of(side()), vec(past(), 0..3), vec(change, 0..3), csns());
+    (states, remembered).prop_map(
+        |((puts, deletes, absent, refused, large, more), (side, pasts, changes, forgotten))| Entries {
             puts,
             deletes,
             absent,
             refused,
             large,
             more,
+            side,
+            pasts,
+            changes,
+            forgotten,
         },
     )
 }
@@ -289,7 +321,10 @@ pub(crate) fn payload() -> impl Strategy<Value = Payload> {
         }),
         1 => (kind, 1_u16..=4095).prop_map(|(kind, sid)| Payload::Notice(Notice { kind, sid: server(sid) })),
         1 => reconcile().prop_map(Payload::Reconcile),
-        1 => (uuids(), any::<u32>()).prop_map(|(uuids, bytes_max)| Payload::Fetch(Fetch { uuids, bytes_max })),
+        1 => (uuids(), csns(), any::<u32>()).prop_map(|(uuids, changes, bytes_max)| {
+            Payload::Fetch(Fetch { uuids, changes, bytes_max })
+        }),
+        1 => uuids().prop_map(|uuids| Payload::Offer(Offer { uuids })),
         2 => entries().prop_map(Payload::Entries),
         2 => announcement(),
     ]
