@@ -99,7 +99,7 @@ fn read_by_entry(journal: &Journal, entries: u64) -> Result<(), Box<dyn Error>> 
     const ENTRIES: u64 = 10_000;
     let (begun, first, mut count) = (Instant::now(), csn(0)?, 0);
     for entry in 0..ENTRIES {
-        count += journal.later(uuid(entry * 7 % entries), Some(first))?.len();
+        count += journal.later(uuid(entry * 7 % entries), Some(first), |_| false)?.len();
     }
     let micros = begun.elapsed().as_secs_f64() * 1e6;
     println!(

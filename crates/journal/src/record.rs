@@ -74,6 +74,16 @@ pub enum Record {
     SetAside(SetAside),
     /// It could after all, or was given up.
     ClearedAside(Csn),
+    /// A change is in the database before its turn, with a state that was taken or because its entry came late. The same CSN again
+    /// replaces itself.
+    Ahead {
+        /// The change.
+        csn: Csn,
+        /// Its entry.
+        uuid: EntryUuid,
+    },
+    /// Its turn has come, or it is not in the database any more.
+    InTurn(Csn),
     /// The parent of an entry changed, or would have. The same CSN again replaces itself.
     Move(Move),
     /// Where a deleted entry was. Goes with the entry's tombstone; without one it is kept for as long as a tombstone would be, from the
@@ -106,6 +116,10 @@ pub enum Record {
     Glue(EntryUuid),
     /// It is an entry like others, or is gone.
     NoGlue(EntryUuid),
+    /// The entry may lack something, or have what should have lost.
+    Doubt(EntryUuid),
+    /// It is as it is to be, or is gone.
+    Certain(EntryUuid),
     /// Changes of the entry came before the entry. Passed over while there are
     /// [`ORPHANS_MAX`](crate::limits::ORPHANS_MAX) of such entries.
     Orphan(EntryUuid),

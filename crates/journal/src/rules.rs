@@ -8,7 +8,8 @@ use crate::key::{
 };
 use crate::lost;
 use crate::store::{
-    CHANGES, CHANGES_BY_ENTRY, LOST, MARK_DISPLACED, MARK_GLUE, MARK_PLACE, MARKS, MOVES, ORPHANS, Uuid,
+    AHEAD, CHANGES, CHANGES_BY_ENTRY, LOST, MARK_DISPLACED, MARK_DOUBT, MARK_GLUE, MARK_PLACE, MARKS, MOVES,
+    ORPHANS, Uuid,
 };
 use redb::ReadableTable;
 use std::ops::Bound;
@@ -16,11 +17,17 @@ use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Place, ServerId};
 
 impl Journal {
     /// The changes of an entry that are later than `after` (`None`: all), whoever made them, in the order of their CSNs: all that are in
-    /// the file, also those beyond a hole, and those below the [`floor`](Self::floor) that were not trimmed yet.
+    /// the file, also those beyond a hole, and those below the [`floor`](Self::floor) that were not trimmed yet. Those that `is_known` names
+    /// are named only, and not read.
     ///
     /// # Errors
     /// See [`Journal`].
-    pub fn later(&self, uuid: EntryUuid, after: Option<Csn>) -> Result<Vec<Change>, JournalError> {
+    pub fn later(
+        &self,
+        uuid: EntryUuid,
+        after: Option<Csn>,
+        is_known: impl Fn(Csn) -> bool,
+    ) -> Result<Vec<(Csn, Option<Change>)>, JournalError> {
         self.read(|transaction| {
             let changes = transaction.open_table(CHANGES)?;
             let index = transaction.open_table(CHANGES_BY_ENTRY)?;
@@ -32,8 +39,11 @@ impl Journal {
             let range = (Bound::Excluded(&from), Bound::Included(&last));
             let later = index.range::<&EntryKey>(range)?.map(|item| {
                 let csn = entry_key_csn(item?.0.value())?;
+                if is_known(csn) {
+                    return Ok((csn, None));
+                }
                 let stored = changes.get(&change_key(csn))?.ok_or(CodecError::Missing)?;
-                Ok(codec::decode(csn, stored.value())?.change)
+                Ok((csn, Some(codec::decode(csn, stored.value())?.change)))
             });
             later.collect()
         })
@@ -54,6 +64,21 @@ impl Journal {
                 }
             }
             Ok(false)
+        })
+    }
+
+    /// The changes that are in the database before their turn, by CSN, with their entries.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn ahead(&self) -> Result<Vec<(Csn, EntryUuid)>, JournalError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(AHEAD)?;
+            let ahead = table.iter()?.map(|item| {
+                let (packed, uuid) = item?;
+                Ok((unpack(packed.value())?, EntryUuid::from_bytes(*uuid.value())))
+            });
+            ahead.collect()
         })
     }
 
@@ -118,6 +143,14 @@ impl Journal {
     /// See [`Journal`].
     pub fn glue(&self) -> Result<Vec<EntryUuid>, JournalError> {
         Ok(self.marked(MARK_GLUE)?.into_iter().map(|(uuid, _)| uuid).collect())
+    }
+
+    /// The entries in doubt, by entryUUID.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn doubts(&self) -> Result<Vec<EntryUuid>, JournalError> {
+        Ok(self.marked(MARK_DOUBT)?.into_iter().map(|(uuid, _)| uuid).collect())
     }
 
     /// The entries of which changes came before the entry, by entryUUID; at most

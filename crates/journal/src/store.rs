@@ -36,6 +36,9 @@ pub(crate) const PEERS: TableDefinition<'static, &str, &[u8]> = TableDefinition:
 pub(crate) const SET_ASIDES: TableDefinition<'static, &Packed, (&Uuid, &str)> =
     TableDefinition::new("set_asides");
 
+/// CSN → entryUUID of changes that are in the database before their turn.
+pub(crate) const AHEAD: TableDefinition<'static, &Packed, &Uuid> = TableDefinition::new("ahead");
+
 /// CSN → child, parent before, parent afterwards, whether it was made.
 pub(crate) const MOVES: TableDefinition<'static, &Packed, (&Uuid, Option<&Uuid>, &Uuid, bool)> =
     TableDefinition::new("moves");
@@ -52,6 +55,8 @@ pub(crate) const MARK_PLACE: u8 = 0;
 pub(crate) const MARK_DISPLACED: u8 = 1;
 /// An entry that only holds a place in the tree. Without a place of its own.
 pub(crate) const MARK_GLUE: u8 = 2;
+/// An entry in doubt.
+pub(crate) const MARK_DOUBT: u8 = 3;
 
 /// Entries of which changes came before the entry. Not among the marks because they are counted.
 pub(crate) const ORPHANS: TableDefinition<'static, &Uuid, ()> = TableDefinition::new("orphans");
@@ -103,6 +108,7 @@ pub(crate) fn make_tables(transaction: &WriteTransaction) -> Result<(), Fault> {
     transaction.open_table(TOMBSTONES_BY_TIME)?;
     transaction.open_table(PEERS)?;
     transaction.open_table(SET_ASIDES)?;
+    transaction.open_table(AHEAD)?;
     transaction.open_table(MOVES)?;
     transaction.open_table(LOST)?;
     transaction.open_table(MARKS)?;

@@ -11,7 +11,9 @@ use crate::limits::{CHANGE_BYTES_MAX, SET_ASIDES_MAX};
 use crate::peer::{self, SetAside};
 use crate::record::Record;
 use crate::state::{KEY_GENERATION, KEY_INCOMPLETE, KEY_LOADING, KEY_PUT_BACK, State, StateKey};
-use crate::store::{CHANGES, CHANGES_BY_ENTRY, MARK_DISPLACED, MARK_GLUE, PEERS, SET_ASIDES, STATE, Uuid};
+use crate::store::{
+    AHEAD, CHANGES, CHANGES_BY_ENTRY, MARK_DISPLACED, MARK_DOUBT, MARK_GLUE, PEERS, SET_ASIDES, STATE, Uuid,
+};
 use inventory::Inventory;
 use redb::{ReadableTableMetadata, Table, WriteTransaction};
 use xmppsync_replica::{BootId, Change};
@@ -102,6 +104,14 @@ impl<'txn> Writer<'txn> {
                 self.transaction.open_table(SET_ASIDES)?.remove(&pack(*csn))?;
                 Ok(())
             }
+            Record::Ahead { csn, uuid } => {
+                self.transaction.open_table(AHEAD)?.insert(&pack(*csn), uuid.as_bytes())?;
+                Ok(())
+            }
+            Record::InTurn(csn) => {
+                self.transaction.open_table(AHEAD)?.remove(&pack(*csn))?;
+                Ok(())
+            }
             Record::Move(movement) => self.movement(movement),
             Record::Place { uuid, place } => self.inventory()?.place(*uuid, place),
             Record::Lost { lost, at } => self.lost(lost, *at),
@@ -109,6 +119,8 @@ impl<'txn> Writer<'txn> {
             Record::Named(uuid) => self.unmark_entry(MARK_DISPLACED, *uuid),
             Record::Glue(uuid) => self.mark_entry(MARK_GLUE, *uuid, None),
             Record::NoGlue(uuid) => self.unmark_entry(MARK_GLUE, *uuid),
+            Record::Doubt(uuid) => self.mark_entry(MARK_DOUBT, *uuid, None),
+            Record::Certain(uuid) => self.unmark_entry(MARK_DOUBT, *uuid),
             Record::Orphan(uuid) => self.orphan(*uuid),
             Record::Adopted(uuid) => self.adopted(*uuid),
             Record::Loading(mark) => self.mark(KEY_LOADING, mark.as_deref()),

@@ -40,6 +40,12 @@ fn lost(csn: Csn, attribute: &str) -> Lost {
     Lost { csn, uuid: uuid(1), against: csn, attribute: attribute.to_owned(), values: vec![b"x".to_vec()] }
 }
 
+/// The later changes, read.
+fn later(journal: &Journal, entry: u64, after: Csn) -> Vec<Change> {
+    let found = journal.later(uuid(entry), Some(after), |_| false).unwrap();
+    found.into_iter().filter_map(|(_, change)| change).collect()
+}
+
 /// That the index has each change, and nothing else.
 pub(super) fn assert_indexed(journal: &Journal, entries: impl Iterator<Item = u64>) {
     let begin = csn(0, 1).as_str().replace("2026", "0000").parse().unwrap();
@@ -55,7 +61,7 @@ pub(super) fn assert_indexed(journal: &Journal, entries: impl Iterator<Item = u6
     assert_eq!(changes, indexed);
     let mut found = 0;
     for entry in entries {
-        let later = journal.later(uuid(entry), Some(begin)).unwrap();
+        let later = later(journal, entry, begin);
         assert!(later.is_sorted_by(|a, b| a.csn < b.csn));
         for change in later {
             assert_eq!(change.uuid, uuid(entry));
@@ -134,7 +140,7 @@ proptest! {
             model.iter().filter(|(csn, of)| **csn > after && **of == entry).map(|(csn, _)| *csn).collect();
         drop(journal);
         let (journal, _) = Journal::open(dir.path(), SUFFIX).unwrap();
-        let later = journal.later(uuid(entry), Some(after)).unwrap();
+        let later = later(&journal, entry, after);
         prop_assert_eq!(later.iter().map(|change| change.csn).collect::<Vec<_>>(), expected);
     }
 
@@ -202,13 +208,17 @@ fn later_changes_are_given_beyond_a_hole_and_of_every_origin() {
     let (_dir, mut journal) = new();
     journal.write(&[change(csn(1, 1), 1), change(csn(3, 2), 1), Record::Head(csn(1, 1))]).unwrap();
     journal.write(&[change(csn(2, 3), 1), change(csn(2, 1), 2)]).unwrap();
-    let later = |entry, after| -> Vec<Csn> {
-        journal.later(uuid(entry), Some(after)).unwrap().iter().map(|change| change.csn).collect()
+    let csns = |entry, after| -> Vec<Csn> {
+        later(&journal, entry, after).iter().map(|change| change.csn).collect()
     };
-    assert_eq!(later(1, csn(1, 1)), [csn(2, 3), csn(3, 2)]);
-    assert_eq!(later(1, csn(3, 2)), []);
-    assert_eq!(later(2, csn(1, 1)), [csn(2, 1)]);
-    assert_eq!(journal.later(uuid(2), Some(csn(1, 1))).unwrap()[0].parent, Some(uuid(1)));
+    assert_eq!(csns(1, csn(1, 1)), [csn(2, 3), csn(3, 2)]);
+    assert_eq!(csns(1, csn(3, 2)), []);
+    assert_eq!(csns(2, csn(1, 1)), [csn(2, 1)]);
+    assert_eq!(later(&journal, 2, csn(1, 1))[0].parent, Some(uuid(1)));
+    // What is known is named, and not read.
+    let named = journal.later(uuid(1), Some(csn(1, 1)), |known| known == csn(2, 3)).unwrap();
+    let read: Vec<_> = named.iter().map(|(csn, change)| (*csn, change.is_some())).collect();
+    assert_eq!(read, [(csn(2, 3), false), (csn(3, 2), true)]);
 }
 
 #[test]
@@ -234,6 +244,15 @@ fn what_the_rules_remember_survives_reopening_and_the_last_word_counts() {
             Record::Glue(uuid(3)),
             Record::Glue(uuid(2)),
             Record::NoGlue(uuid(3)),
+            Record::Doubt(uuid(4)),
+            Record::Doubt(uuid(2)),
+            Record::Certain(uuid(4)),
+            Record::Certain(uuid(8)),
+            Record::Ahead { csn: csn(3, 1), uuid: uuid(1) },
+            Record::Ahead { csn: csn(2, 1), uuid: uuid(2) },
+            Record::Ahead { csn: csn(3, 2), uuid: uuid(3) },
+            Record::InTurn(csn(3, 1)),
+            Record::InTurn(csn(9, 1)),
             Record::Orphan(uuid(3)),
             Record::Orphan(uuid(5)),
             Record::Adopted(uuid(3)),
@@ -246,6 +265,8 @@ fn what_the_rules_remember_survives_reopening_and_the_last_word_counts() {
     assert_eq!(journal.lost().unwrap(), [(lost(csn(5, 1), "cn"), 5), (lost(csn(5, 1), "mail"), 6)]);
     assert_eq!(journal.displaced().unwrap(), [(uuid(2), place(3)), (uuid(3), place(1))]);
     assert_eq!(journal.glue().unwrap(), [uuid(2)]);
+    assert_eq!(journal.doubts().unwrap(), [uuid(2)]);
+    assert_eq!(journal.ahead().unwrap(), [(csn(2, 1), uuid(2)), (csn(3, 2), uuid(3))]);
     assert_eq!(journal.orphans().unwrap(), [uuid(5)]);
     assert_eq!((journal.place(uuid(2)).unwrap(), journal.place(uuid(3)).unwrap()), (Some(place(7)), None));
 }
