@@ -1,4 +1,4 @@
-//! How fast a file travels by each transport, between two members on a real ejabberd on this machine. Run with
+//! How fast a file travels by each transport, between two members on a real XMPP server on this machine. Run with
 //! `cargo run --release -p xmppsync-link --example transfer_rate [MEGABYTES]`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "an example fails by panicking")]
@@ -66,7 +66,7 @@ async fn measure(bed: &Bed, a: &Member, b: &mut Member, megabytes: u64) {
 
 /// A file in the lab's directory, which goes with it.
 fn file(bed: &Bed, megabytes: u64) -> (File, FileOffer) {
-    let path = bed.ejabberd.lab().path().join("file");
+    let path = bed.xmpp.lab().path().join("file");
     let mut file = File::create(&path).unwrap();
     let (piece, mut hash) = (vec![0x5a; MB as usize], FileHash::new());
     for _ in 0..megabytes {

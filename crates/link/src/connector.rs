@@ -6,6 +6,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use futures::{SinkExt, StreamExt};
 use sasl::common::{ChannelBinding, Credentials};
@@ -31,6 +34,7 @@ use crate::config::{SessionConfig, Tls};
 use crate::dns::Names;
 use crate::elements::error_words;
 use crate::limits::{CONNECT_TIMEOUT, LOGIN_TIMEOUT, PING_AFTER, PING_ANSWER, WRONG_PASSWORD_WAIT};
+use crate::pace::Counted;
 use crate::problem::Problem;
 
 /// A stream whose transport is forgotten.
@@ -43,6 +47,10 @@ pub(crate) struct Bound {
     pub(crate) jid: FullJid,
     /// The own address of the connection.
     pub(crate) local: Option<IpAddr>,
+    /// The largest stanza that the server takes, if it says so (XEP-0478).
+    pub(crate) stanza_max: Option<u32>,
+    /// Bytes that were written so far.
+    pub(crate) written: Arc<AtomicU64>,
 }
 
 /// A transport before the XML.
@@ -50,6 +58,10 @@ trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 const BIND_ID: &str = "bind";
+
+/// What servers say of a stanza over their limit, when they end the stream for it.
+const STANZA_TOO_BIG: &str = "stanza is too big";
+
 const TIMEOUTS: Timeouts = Timeouts { read_timeout: PING_AFTER, response_timeout: PING_ANSWER };
 
 /// Connects, protects, logs in, and binds the resource.
@@ -57,7 +69,7 @@ pub(crate) async fn connect(config: &SessionConfig) -> Result<(Wire, Bound), Pro
     let tcp = open(config, &Names::of_system()).await?;
     let local = tcp.local_addr().ok().map(|address| address.ip());
     match timeout(LOGIN_TIMEOUT, negotiate(config, tcp)).await {
-        Ok(result) => result.map(|(wire, jid)| (wire, Bound { jid, local })),
+        Ok(result) => result.map(|(wire, bound)| (wire, Bound { local, ..bound })),
         Err(_) => Err(login_failed(config, "the server does not answer")),
     }
 }
@@ -92,7 +104,7 @@ async fn open(config: &SessionConfig, names: &Names) -> Result<TcpStream, Proble
     Err(last.unwrap_or_else(|| Problem::UnknownHost { host: domain.to_owned(), reason: "no target".into() }))
 }
 
-async fn negotiate(config: &SessionConfig, tcp: TcpStream) -> Result<(Wire, FullJid), Problem> {
+async fn negotiate(config: &SessionConfig, tcp: TcpStream) -> Result<(Wire, Bound), Problem> {
     let domain = config.jid.domain().as_str();
     let io: Box<dyn Io> = match config.tls {
         Tls::InsecurePlaintext => Box::new(tcp),
@@ -102,6 +114,8 @@ async fn negotiate(config: &SessionConfig, tcp: TcpStream) -> Result<(Wire, Full
             Box::new(crate::tls::handshake(config.ca.as_deref(), tcp, domain).await?)
         }
     };
+    let written = Arc::default();
+    let io = Counted::new(io, Arc::clone(&written));
     let (features, stream) = begin(config, BufStream::new(io)).await?;
     let stream = login(config, features.sasl_mechanisms, stream).await?;
     let stream = stream.send_header(header(config)).await.map_err(|error| login_failed(config, error))?;
@@ -109,7 +123,9 @@ async fn negotiate(config: &SessionConfig, tcp: TcpStream) -> Result<(Wire, Full
     if !features.can_bind() {
         return Err(login_failed(config, "the server offers no resource binding"));
     }
-    bind(config, stream.box_stream()).await
+    let stanza_max = features.limits.and_then(|limits| limits.max_bytes).map(NonZeroU32::get);
+    let (wire, jid) = bind(config, stream.box_stream()).await?;
+    Ok((wire, Bound { jid, local: None, stanza_max, written }))
 }
 
 /// Opens the XML stream.
@@ -231,6 +247,11 @@ fn features_failed(config: &SessionConfig, error: RecvFeaturesError) -> Problem 
 pub(crate) fn stream_failed(config: &SessionConfig, error: &stream_error::StreamError) -> Problem {
     match error.condition {
         stream_error::DefinedCondition::Conflict => Problem::LoggedInElsewhere { jid: config.jid.clone() },
+        // ejabberd and prosody say the same; of the condition alone there are other reasons.
+        stream_error::DefinedCondition::PolicyViolation if error.to_string().contains(STANZA_TOO_BIG) => {
+            let domain = config.jid.domain().as_str().to_owned();
+            Problem::StanzaLimit { domain, reason: error.to_string() }
+        }
         _ => Problem::ConnectionLost { reason: error.to_string() },
     }
 }

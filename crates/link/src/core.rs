@@ -21,6 +21,7 @@ use crate::command::{Attach, Command, GroupId, ToGroup};
 use crate::elements::error_words;
 use crate::event::Event;
 use crate::group::{AttachError, RequestError};
+use crate::limits::STANZA_BYTES_MAX;
 use crate::node::Nodes;
 use crate::out::{Asked, Cx, IqFailure, IqResult, Out};
 use crate::outlet::Outlet;
@@ -50,8 +51,9 @@ pub(crate) struct Core {
     pub(crate) storage: Storage,
     pub(crate) transfers: Transfers,
     last_group: u64,
-    /// What is wrong with the line, for groups that are attached later.
+    /// What is wrong with the line, and with its limits, for groups that are attached later.
     line_problem: Option<Problem>,
+    limit_problem: Option<Problem>,
 }
 
 impl Core {
@@ -67,6 +69,7 @@ impl Core {
             transfers: Transfers::default(),
             last_group: 0,
             line_problem: None,
+            limit_problem: None,
         }
     }
 
@@ -102,6 +105,34 @@ impl Core {
             nodes.line_up(cx);
         });
         self.settle(now);
+    }
+
+    /// The largest stanza that the server takes, if it said so: too small a limit is better told of before it ends the
+    /// connection.
+    pub(crate) fn handle_stanza_max(&mut self, bytes: Option<u32>, now: Instant) {
+        let too_small = bytes.filter(|bytes| (*bytes as usize) < STANZA_BYTES_MAX);
+        self.limit_problem = too_small.map(|bytes| Problem::StanzaLimit {
+            domain: self.own.domain().as_str().to_owned(),
+            reason: format!("it takes {bytes} bytes"),
+        });
+        if let Some(problem) = self.limit_problem.clone() {
+            self.lasting_problem(problem, now);
+        }
+    }
+
+    /// The server takes no more than so many bytes per second.
+    pub(crate) fn handle_slow(&mut self, bytes_per_second: u64, now: Instant) {
+        let domain = self.own.domain().as_str().to_owned();
+        self.lasting_problem(Problem::Throttled { domain, bytes_per_second }, now);
+    }
+
+    /// Something that stays as it is until an admin changes it; told once, whatever the figures are later.
+    fn lasting_problem(&mut self, problem: Problem, now: Instant) {
+        self.for_all(now, |_, _, cx| {
+            if !cx.outlet.is_open(&problem.kind()) {
+                cx.outlet.problem(problem.clone());
+            }
+        });
     }
 
     /// The line is down; nothing in flight counts any more.
@@ -319,12 +350,10 @@ impl Core {
             return;
         }
         stored::attached(self, id, &config.room, now);
-        let (up, problem) = (self.up, self.line_problem.clone());
+        let (up, problems) = (self.up, [self.line_problem.clone(), self.limit_problem.clone()]);
         self.with(id, now, |room, nodes, cx| {
             cx.outlet.shared().set_connected(up);
-            if let Some(problem) = problem {
-                cx.outlet.problem(problem);
-            }
+            problems.into_iter().flatten().for_each(|problem| cx.outlet.problem(problem));
             if up {
                 room.line_up(cx);
                 nodes.line_up(cx);

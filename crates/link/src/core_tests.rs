@@ -583,3 +583,26 @@ fn more_offers_than_the_limit_are_refused_until_one_has_ended() {
     rig.receive(&offer(9));
     assert_eq!(rig.core.transfers.starts.len(), TRANSFERS_IN_MAX);
 }
+
+#[test]
+fn a_limit_of_stanzas_that_the_server_names_is_told_once_if_it_is_too_small() {
+    let mut rig = Rig::joined();
+    rig.core.handle_stanza_max(Some(262_144), rig.now);
+    rig.core.handle_stanza_max(None, rig.now);
+    assert!(rig.next().is_none());
+    for bytes in [20_000, 30_000] {
+        rig.core.handle_stanza_max(Some(bytes), rig.now);
+    }
+    let Some(Event::Problem(problem)) = rig.next() else { panic!("nothing is told") };
+    assert!(problem.to_string().contains("it takes 20000 bytes"), "{problem}");
+    assert!(rig.next().is_none());
+}
+
+#[test]
+fn a_slow_server_is_told_of_once_whatever_is_measured_later() {
+    let mut rig = Rig::joined();
+    [3_000, 3_100].into_iter().for_each(|rate| rig.core.handle_slow(rate, rig.now));
+    let Some(Event::Problem(problem)) = rig.next() else { panic!("nothing is told") };
+    assert!(problem.to_string().contains("takes only 3000 bytes/s"), "{problem}");
+    assert!(rig.next().is_none());
+}

@@ -44,6 +44,7 @@ mod node;
 mod occupants;
 mod out;
 mod outlet;
+mod pace;
 mod problem;
 mod requests;
 mod room;

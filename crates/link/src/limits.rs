@@ -6,6 +6,9 @@ use std::time::Duration;
 /// A stanza over the limit of the server ends the stream; Debian's servers allow 256 kB.
 pub const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 
+/// Largest stanza: a payload, and what is around it.
+pub const STANZA_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 4 * 1024;
+
 /// Deepest nesting of a payload; what is deeper is no payload of ours.
 pub const PAYLOAD_DEPTH_MAX: usize = 32;
 
@@ -63,6 +66,20 @@ pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const PING_AFTER: Duration = Duration::from_secs(25);
 /// … and the silence after that which ends the connection.
 pub(crate) const PING_ANSWER: Duration = Duration::from_secs(20);
+
+/// Bytes after which the server is asked whether it has read them: more than a few changes, and less than a throttled
+/// server takes a minute for.
+pub(crate) const MARK_EVERY: u64 = 16 * 1024;
+
+/// Such questions without an answer; a socket takes some megabytes ahead.
+pub(crate) const MARKS_MAX: usize = 256;
+
+/// Bytes per second below which a server is called slow. Debian's take 3,000 (ejabberd) and 10,000 (prosody) of a
+/// client; without a throttle it is megabytes.
+pub(crate) const SLOW_BELOW: u64 = 32 * 1024;
+/// … for so long, and over so many answers in a row: a server that hangs once is not meant.
+pub(crate) const SLOW_FOR: Duration = Duration::from_secs(10);
+pub(crate) const SLOW_MARKS: u32 = 3;
 
 /// Back-off of connections.
 pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(250);

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use tokio_xmpp::xmlstream::{FallibleStreamElement, ReadError, XmppStreamElement}
 use xmpp_parsers::iq::Iq;
 use xmpp_parsers::ping::Ping;
 use xmpp_parsers::stanza::Stanza;
+use xmpp_parsers::stream_error::StreamError;
 
 use crate::backoff::Backoff;
 use crate::config::SessionConfig;
@@ -28,6 +30,7 @@ use crate::limits::{
     CONFLICT_MAX, CONFLICT_MIN, CONFLICT_STABLE, RECONNECT_MAX, RECONNECT_MIN, RECONNECT_STABLE,
     WRONG_PASSWORD_WAIT,
 };
+use crate::pace::Pace;
 use crate::problem::Problem;
 
 /// What happened on the line.
@@ -39,6 +42,8 @@ pub(crate) enum LineEvent {
     Stanza(Box<Stanza>),
     /// A stanza cannot be written as XML and was left out.
     Unsendable(Box<Stanza>),
+    /// The server has been taking no more than so many bytes per second.
+    Slow { bytes_per_second: u64 },
     /// The connection ended or did not come about; it is tried again after `retry_in`.
     Down { problem: Problem, retry_in: Duration },
 }
@@ -48,7 +53,7 @@ type Connecting = Pin<Box<dyn Future<Output = Result<(Wire, Bound), Problem>> + 
 enum State {
     Waiting(Pin<Box<Sleep>>),
     Connecting(Connecting),
-    Up { wire: Box<Wire>, since: Instant },
+    Up { wire: Box<Wire>, since: Instant, written: Arc<AtomicU64>, pace: Pace },
 }
 
 /// See the module's documentation.
@@ -92,19 +97,30 @@ impl Line {
                 }
                 State::Connecting(connecting) => match std::task::ready!(connecting.as_mut().poll(cx)) {
                     Ok((wire, bound)) => {
-                        self.state = State::Up { wire: Box::new(wire), since: Instant::now() };
+                        let (written, pace) = (Arc::clone(&bound.written), Pace::default());
+                        self.state = State::Up { wire: Box::new(wire), since: Instant::now(), written, pace };
                         return Poll::Ready(LineEvent::Up(bound));
                     }
                     Err(problem) => return Poll::Ready(self.failed(problem)),
                 },
-                State::Up { wire, .. } => {
-                    if let Some(event) = poll_write(wire, outbox, cx) {
+                State::Up { wire, written, pace, .. } => {
+                    if let Some(event) = poll_write(wire, outbox, (pace, written), cx) {
                         return Poll::Ready(match event {
                             Written::Unsendable(stanza) => LineEvent::Unsendable(stanza),
-                            Written::Broken(reason) => self.down(&reason),
+                            Written::Broken(reason) => match last_words(wire, cx) {
+                                Some(error) => self.failed(connector::stream_failed(&self.config, &error)),
+                                None => self.down(&reason),
+                            },
                         });
                     }
                     match std::task::ready!(Pin::new(&mut **wire).poll_next(cx)) {
+                        Some(Ok(FallibleStreamElement::Ok(XmppStreamElement::Stanza(Stanza::Iq(iq)))))
+                            if Pace::is_mark(iq.id()) =>
+                        {
+                            if let Some(bytes_per_second) = pace.answered(iq.id(), Instant::now()) {
+                                return Poll::Ready(LineEvent::Slow { bytes_per_second });
+                            }
+                        }
                         Some(Ok(FallibleStreamElement::Ok(XmppStreamElement::Stanza(stanza)))) => {
                             return Poll::Ready(LineEvent::Stanza(Box::new(stanza)));
                         }
@@ -178,14 +194,39 @@ fn connecting(config: &Arc<SessionConfig>) -> Connecting {
     Box::pin(async move { connector::connect(&config).await })
 }
 
+/// Why the server ended the stream, if it said so before it closed a connection that could no longer be written to:
+/// prosody reads nothing more of a stanza that is too big.
+fn last_words(wire: &mut Wire, cx: &mut Context<'_>) -> Option<StreamError> {
+    loop {
+        match Pin::new(&mut *wire).poll_next(cx) {
+            Poll::Ready(Some(Ok(FallibleStreamElement::Ok(XmppStreamElement::StreamError(error))))) => {
+                return Some(error.0);
+            }
+            Poll::Ready(Some(Ok(_))) => {}
+            _ => return None,
+        }
+    }
+}
+
 enum Written {
     Unsendable(Box<Stanza>),
     Broken(String),
 }
 
 /// Writes as much as the socket takes, and flushes; `None` when there is nothing to tell.
-fn poll_write(wire: &mut Wire, outbox: &mut VecDeque<Stanza>, cx: &mut Context<'_>) -> Option<Written> {
-    while !outbox.is_empty() {
+fn poll_write(
+    wire: &mut Wire,
+    outbox: &mut VecDeque<Stanza>,
+    (pace, written): (&mut Pace, &AtomicU64),
+    cx: &mut Context<'_>,
+) -> Option<Written> {
+    loop {
+        if let Some(id) = pace.written(written.load(Ordering::Relaxed), Instant::now()) {
+            outbox.push_front(Stanza::Iq(Iq::from_get(id, Ping)));
+        }
+        if outbox.is_empty() {
+            break;
+        }
         match <Wire as Sink<&Stanza>>::poll_ready(Pin::new(wire), cx) {
             Poll::Pending => return None,
             Poll::Ready(Err(error)) => return Some(Written::Broken(error.to_string())),

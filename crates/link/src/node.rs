@@ -11,7 +11,7 @@ use xmpp_parsers::jid::{BareJid, Jid};
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::ns;
 use xmpp_parsers::pubsub::pubsub::{Create, Item, Publish, Subscribe};
-use xmpp_parsers::pubsub::{ItemId, NodeName, Owner, PubSub, Subscription, event, owner};
+use xmpp_parsers::pubsub::{ItemId, NodeName, Owner, PubSub, event, owner};
 use xmpp_parsers::stanza_error::DefinedCondition;
 
 use crate::backoff::Backoff;
@@ -26,9 +26,11 @@ use crate::out::{Asked, Cx, IqFailure, IqResult, NodeIq};
 use crate::problem::{Kind, Problem};
 use crate::setup::features;
 
-/// What is answered for a node or a service that is not there.
-const GONE: [DefinedCondition; 4] = [
+/// What is answered for a node or a service that is not there; `not-allowed` by a prosody that speaks with no other
+/// server.
+const GONE: [DefinedCondition; 5] = [
     DefinedCondition::ItemNotFound,
+    DefinedCondition::NotAllowed,
     DefinedCondition::RemoteServerNotFound,
     DefinedCondition::RemoteServerTimeout,
     DefinedCondition::ServiceUnavailable,
@@ -250,7 +252,7 @@ impl Nodes {
                 // Nobody outside gets anything before they are counted.
                 self.next_count = Some(cx.now + if counted { OUTSIDERS_EVERY } else { OUTSIDERS_RETRY });
                 if let Ok(Some(payload)) = result {
-                    count_outsiders(payload, cx);
+                    count_outsiders(&payload, cx);
                 }
             }
             NodeIq::Subscribe(node) => self.handle_subscribed(&node, result, cx),
@@ -346,16 +348,14 @@ fn is(failure: &IqFailure, condition: &DefinedCondition) -> bool {
     matches!(failure, IqFailure::Refused(error) if error.defined_condition == *condition)
 }
 
-/// Subscribers of the own node that are no peers.
-fn count_outsiders(payload: Element, cx: &mut Cx<'_>) {
-    let Ok(Owner { payload: owner::Payload::Subscriptions { subscriptions, .. } }) = Owner::try_from(payload)
-    else {
-        return;
-    };
-    let outsiders: BTreeSet<_> = subscriptions
-        .into_iter()
-        .filter(|sub| sub.subscription == Subscription::Subscribed)
-        .map(|sub| sub.jid.to_bare())
+/// Subscribers of the own node that are no peers. Read from the element itself, because prosody leaves the name of the
+/// node out where the type for it wants one.
+fn count_outsiders(payload: &Element, cx: &mut Cx<'_>) {
+    let Some(list) = payload.get_child("subscriptions", ns::PUBSUB_OWNER) else { return };
+    let outsiders: BTreeSet<_> = list
+        .children()
+        .filter(|child| child.attr("subscription") == Some("subscribed"))
+        .filter_map(|child| Some(Jid::new(child.attr("jid")?).ok()?.to_bare()))
         .filter(|jid| !cx.is_peer(jid) && *jid != cx.own.to_bare())
         .collect();
     cx.outlet.shared().set_outsiders(outsiders.len());

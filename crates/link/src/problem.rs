@@ -106,6 +106,27 @@ pub enum Problem {
         /// What was seen.
         reason: String,
     },
+    /// A stanza is over the limit of the server, or may come to be.
+    #[error(
+        "the XMPP server of {domain} refuses large stanzas ({reason}), so that changes cannot pass; allow {} bytes there (ejabberd: max_stanza_size of the listener; prosody: c2s_stanza_size_limit)",
+        crate::limits::STANZA_BYTES_MAX
+    )]
+    StanzaLimit {
+        /// Domain of the JID.
+        domain: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The server reads slowly.
+    #[error(
+        "the XMPP server of {domain} takes only {bytes_per_second} bytes/s from this server; if it throttles clients, exempt this account or raise the limit there (ejabberd: shaper of the listener; prosody: limits, or unlimited_jids), else look at the network"
+    )]
+    Throttled {
+        /// Domain of the JID.
+        domain: String,
+        /// What was measured.
+        bytes_per_second: u64,
+    },
     /// No MUC service answers.
     #[error("the server offers no MUC service at {service} ({reason}); set xmppsync-muc")]
     NoMucService {
@@ -155,6 +176,16 @@ pub enum Problem {
     /// The room does not let us in.
     #[error("the room {room} refuses entry ({reason}); its owner has to list this JID")]
     RoomRefusesEntry {
+        /// The room.
+        room: BareJid,
+        /// What was answered.
+        reason: String,
+    },
+    /// The room or the MUC service takes nobody more.
+    #[error(
+        "the room {room} takes nobody more ({reason}); raise the limit of the MUC service (ejabberd: max_users of the room and of mod_muc, max_user_conferences; prosody: muc_max_rooms); it is tried again"
+    )]
+    RoomFull {
         /// The room.
         room: BareJid,
         /// What was answered.
@@ -251,6 +282,8 @@ pub enum Problem {
 pub(crate) enum Kind {
     /// Everything between this process and a usable stream: one state.
     Line,
+    StanzaLimit,
+    Throttle,
     Muc,
     Pubsub,
     OfflineStorage,
@@ -280,12 +313,15 @@ impl Problem {
             | Self::LoginFailed { .. }
             | Self::LoggedInElsewhere { .. }
             | Self::ConnectionLost { .. } => Kind::Line,
+            Self::StanzaLimit { .. } => Kind::StanzaLimit,
+            Self::Throttled { .. } => Kind::Throttle,
             Self::NoMucService { .. } => Kind::Muc,
             Self::NoPubsubService { .. } => Kind::Pubsub,
             Self::NoOfflineStorage { .. } => Kind::OfflineStorage,
             Self::NodeRefused { .. } => Kind::Node,
             Self::SubscriptionRefused { node, .. } => Kind::Subscription(node.clone()),
             Self::RoomRefusesEntry { .. }
+            | Self::RoomFull { .. }
             | Self::RoomUnavailable { .. }
             | Self::NickTaken { .. }
             | Self::PutOut { .. }

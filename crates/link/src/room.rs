@@ -37,6 +37,8 @@ pub(crate) struct Room {
     state: State,
     pub(crate) occupants: Occupants,
     backoff: Backoff,
+    /// Joins in a row that showed somebody's JID hidden.
+    hidden: u32,
     pub(crate) setup: Setup,
     pub(crate) strangers: Strangers,
 }
@@ -65,6 +67,7 @@ impl Room {
             state: State::Off,
             occupants: Occupants::default(),
             backoff: Backoff::new(JOIN_MIN, JOIN_MAX),
+            hidden: 0,
             setup: Setup::new(config.room.clone(), config.room_title.clone()),
             strangers: Strangers::default(),
         }
@@ -179,12 +182,15 @@ impl Room {
         }
         let (room, reason) = (self.jid.clone(), reason.to_owned());
         let problem = match error.map(|error| &error.defined_condition) {
+            // Of a service that is not there, by a prosody that speaks with no other server.
+            Some(DefinedCondition::NotAllowed) if no_service => return,
             Some(
                 DefinedCondition::RegistrationRequired
                 | DefinedCondition::Forbidden
                 | DefinedCondition::NotAllowed
                 | DefinedCondition::NotAuthorized,
             ) => Problem::RoomRefusesEntry { room, reason },
+            Some(DefinedCondition::ResourceConstraint) => Problem::RoomFull { room, reason },
             // The ghost of an earlier connection gives the nick up after a while.
             Some(DefinedCondition::Conflict) if quiet => return,
             Some(DefinedCondition::Conflict) => Problem::NickTaken { room, nick: self.nick.clone() },
@@ -205,12 +211,15 @@ impl Room {
         let seated = self.is_joined();
         self.send_leave(cx);
         self.lose_seat("the room hides the JIDs of its occupants", cx);
-        if seated || self.backoff.attempts() >= JOIN_QUIET_ATTEMPTS {
+        // Attempts that failed for another reason do not count, such as a service that was missing.
+        self.hidden += 1;
+        if seated || self.hidden >= JOIN_QUIET_ATTEMPTS {
             cx.outlet.problem(Problem::RoomTooOpen { room: self.jid.clone(), lacks: "non-anonymous".into() });
         }
     }
 
     fn seated(&mut self, cx: &mut Cx<'_>) {
+        self.hidden = 0;
         self.state = State::Joined { since: cx.now, next_ping: cx.now + SELF_PING_EVERY };
         cx.outlet.solved(&Kind::Muc);
         cx.outlet.solved(&Kind::Entry);

@@ -163,7 +163,9 @@ impl Task {
                 tracing::debug!(own = %bound.jid, "logged in");
                 self.core.transfers.line_up(bound.local);
                 self.core.handle_up(bound.jid, now);
+                self.core.handle_stanza_max(bound.stanza_max, now);
             }
+            LineEvent::Slow { bytes_per_second } => self.core.handle_slow(bytes_per_second, now),
             LineEvent::Stanza(stanza) => self.core.handle_stanza(*stanza, now),
             LineEvent::Unsendable(stanza) => self.core.handle_unsendable(&stanza, now),
             LineEvent::Down { problem, retry_in } => {

@@ -1,11 +1,11 @@
-//! The pubsub nodes of a group on a real ejabberd.
+//! The pubsub nodes of a group on a real XMPP server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 
 use common::{Bed, eventually, node_of, payload};
-use xmppsync_lab::EjabberdOptions;
+use xmppsync_lab::XmppOptions;
 use xmppsync_link::{Carrier, Event};
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn a_subscriber_who_is_no_peer_counts_as_an_outsider() {
 
 #[tokio::test]
 async fn without_a_pubsub_service_the_room_goes_on() {
-    let bed = Bed::with(EjabberdOptions { pubsub: false, ..Default::default() }, &["a", "b"]);
+    let bed = Bed::with(XmppOptions { pubsub: false, ..Default::default() }, &["a", "b"]);
     let mut a = bed.member("a", &["b"]).await;
     let mut b = bed.member("b", &["a"]).await;
     a.group.subscribe(bed.jid("b"), node_of("b")).unwrap();

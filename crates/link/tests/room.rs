@@ -1,11 +1,11 @@
-//! The room of a group on a real ejabberd.
+//! The room of a group on a real XMPP server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 
 use common::{Bed, Member, card, payload};
-use xmppsync_lab::EjabberdOptions;
+use xmppsync_lab::XmppOptions;
 use xmppsync_link::{DefinedCondition, Event, Problem, RequestError, SendError};
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_room_is_made_as_it_has_to_be() {
     let mut a = bed.member("a", &["b"]).await;
     a.online().await;
     let arguments = r#"{"name":"suffix","service":"conference.xmpp.test"}"#;
-    let options = bed.ejabberd.api("get_room_options", arguments).unwrap();
+    let options = bed.xmpp.api("get_room_options", arguments).unwrap();
     for (name, value) in [
         ("persistent", "true"),
         ("members_only", "true"),
@@ -44,7 +44,7 @@ async fn a_room_is_made_as_it_has_to_be() {
         let option = format!(r#""{name}":"{value}""#);
         assert!(options.contains(&option), "{option} is not in {options}");
     }
-    let owners = bed.ejabberd.api("get_room_affiliations", arguments).unwrap();
+    let owners = bed.xmpp.api("get_room_affiliations", arguments).unwrap();
     assert_eq!(owners.matches("owner").count(), 2, "{owners}");
     a.close().await;
 }
@@ -199,7 +199,7 @@ async fn who_is_put_out_comes_back() {
     let mut a = bed.member("a", &["b"]).await;
     a.online().await;
     let room = r#"{"name":"suffix","service":"conference.xmpp.test"}"#;
-    bed.ejabberd.api("destroy_room", room).unwrap();
+    bed.xmpp.api("destroy_room", room).unwrap();
     a.problem("was put out of the room").await;
     // The room is made anew.
     a.online().await;
@@ -224,7 +224,7 @@ async fn a_nick_that_is_taken_is_reported() {
 
 #[tokio::test]
 async fn a_missing_muc_service_is_named() {
-    let bed = Bed::with(EjabberdOptions { rooms: false, ..Default::default() }, &["a"]);
+    let bed = Bed::with(XmppOptions { rooms: false, ..Default::default() }, &["a"]);
     let mut a = bed.member("a", &["b"]).await;
     let text = a.problem("no MUC service").await;
     assert!(text.contains("conference.xmpp.test") && text.contains("xmppsync-muc"), "{text}");

@@ -1,4 +1,4 @@
-//! Messages that a real ejabberd keeps for a peer that is away.
+//! Messages that a real XMPP server keeps for a peer that is away.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Bed, Member, card, payload};
-use xmppsync_lab::EjabberdOptions;
+use xmppsync_lab::XmppOptions;
 use xmppsync_link::limits::{PAYLOAD_BYTES_MAX, STORED_BYTES_MAX};
 use xmppsync_link::{BareJid, Event, GroupConfig, Password, SendError, Session};
 
@@ -43,7 +43,7 @@ async fn kept(bed: &Bed, user: &str, count: usize) {
     let arguments = format!(r#"{{"user":"{user}","host":"xmpp.test"}}"#);
     let mut seen = String::new();
     common::eventually("messages in the store", || {
-        seen = bed.ejabberd.api("get_offline_count", &arguments).unwrap();
+        seen = bed.xmpp.api("get_offline_count", &arguments).unwrap();
         seen.chars().filter(char::is_ascii_digit).collect::<String>() == count.to_string()
     })
     .await;
@@ -94,7 +94,7 @@ async fn a_stored_payload_comes_as_it_was_sent() {
 
 #[tokio::test]
 async fn what_the_server_does_not_keep_comes_back() {
-    let options = EjabberdOptions { max_offline_messages: Some(3), ..Default::default() };
+    let options = XmppOptions { max_offline_messages: Some(3), ..Default::default() };
     let bed = Bed::with(options, &["a", "b"]);
     let mut a = bed.member("a", &["b", "nobody"]).await;
     a.online().await;
@@ -118,7 +118,7 @@ async fn what_the_server_does_not_keep_comes_back() {
 
 #[tokio::test]
 async fn a_server_without_a_store_is_reported_and_sends_messages_back() {
-    let bed = Bed::with(EjabberdOptions { offline: false, ..Default::default() }, &["a", "b"]);
+    let bed = Bed::with(XmppOptions { offline: false, ..Default::default() }, &["a", "b"]);
     let mut a = bed.member("a", &["b"]).await;
     let text = a.problem("keeps no messages for absent users").await;
     assert!(text.contains("xmpp.test"), "{text}");

@@ -1,4 +1,4 @@
-//! Files between members of a group on a real ejabberd.
+//! Files between members of a group on a real XMPP server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -162,7 +162,7 @@ async fn after_a_cut_the_rest_is_fetched_and_the_whole_verified() {
         while got.len() < MB {
             got.extend_from_slice(&within(reader.chunk()).await.unwrap().unwrap());
         }
-        bed.ejabberd.api("kick_user", r#"{"user":"a","host":"xmpp.test"}"#).unwrap();
+        bed.xmpp.api("kick_user", r#"{"user":"a","host":"xmpp.test"}"#).unwrap();
         let broken = within(async {
             loop {
                 match reader.chunk().await.expect("an error at the end") {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
-use xmppsync_lab::{Ejabberd, EjabberdOptions, LabDir};
+use xmppsync_lab::{LabDir, XmppOptions, XmppServer};
 use xmppsync_link::{
     BareJid, Element, Event, FullJid, Group, GroupConfig, NS_LDAPSYNC, Password, Server, Session,
     SessionConfig, Tls, TransferConfig,
@@ -15,41 +15,41 @@ pub const DEADLINE: Duration = Duration::from_secs(40);
 
 /// A server with accounts whose password is their name.
 pub struct Bed {
-    pub ejabberd: Ejabberd,
+    pub xmpp: XmppServer,
 }
 
 impl Bed {
     pub fn start(users: &[&str]) -> Self {
-        Self::with(EjabberdOptions::default(), users)
+        Self::with(XmppOptions::default(), users)
     }
 
-    pub fn with(options: EjabberdOptions, users: &[&str]) -> Self {
+    pub fn with(options: XmppOptions, users: &[&str]) -> Self {
         let lab = LabDir::new().unwrap();
-        let mut ejabberd = Ejabberd::start(&lab, options).unwrap();
+        let mut xmpp = XmppServer::start(&lab, options).unwrap();
         for user in users {
-            ejabberd.register(user, user).unwrap();
+            xmpp.register(user, user).unwrap();
         }
-        Self { ejabberd }
+        Self { xmpp }
     }
 
     pub fn jid(&self, user: &str) -> BareJid {
-        BareJid::new(&format!("{user}@{}", self.ejabberd.domain())).unwrap()
+        BareJid::new(&format!("{user}@{}", self.xmpp.domain())).unwrap()
     }
 
     pub fn config(&self, user: &str) -> SessionConfig {
-        let address = self.ejabberd.client_address();
+        let address = self.xmpp.client_address();
         SessionConfig {
             jid: FullJid::new(&format!("{}/ldap", self.jid(user))).unwrap(),
             password: Password::new(user),
             server: Server::Host { host: address.ip().to_string(), port: address.port() },
             tls: Tls::StartTls,
-            ca: Some(self.ejabberd.ca_file()),
+            ca: Some(self.xmpp.ca_file()),
             transfer: TransferConfig::default(),
         }
     }
 
     pub fn group(&self, user: &str, peers: &[&str]) -> GroupConfig {
-        let domain = self.ejabberd.domain();
+        let domain = self.xmpp.domain();
         GroupConfig {
             room: BareJid::new(&format!("suffix@conference.{domain}")).unwrap(),
             nick: format!("{user}-nick"),
