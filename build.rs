@@ -5,18 +5,23 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SHIM: [&str; 17] = [
+const SHIM: [&str; 22] = [
     "register.c",
     "layout.c",
     "look.c",
+    "marks.c",
     "config.c",
     "capture.c",
+    "ordered.c",
     "clock.c",
+    "derived.c",
     "transactions.c",
     "apply.c",
     "care.c",
     "put.c",
     "commits.c",
+    "stack.c",
+    "write.c",
     "attributes.c",
     "context.c",
     "read.c",

@@ -116,15 +116,23 @@ enum xs_outcome {
 /* In xsr_apply. `result` receives the LDAP result code, `text` why it was not applied. */
 int xs_apply(xs_op *op, const xs_change *change, int *result, char *text, size_t text_len);
 
+/* In xsr_apply. Makes an XS_MODIFY as a write of this server: it gets a CSN and is captured like that of a client, where a
+ * transaction is open when that is committed. The schema is not looked at, nor the CSN of `change`. Enum xs_outcome. */
+int xs_write_local(xs_op *op, const xs_change *change, int *result, char *text, size_t text_len);
+
 /* In xsr_open and xsr_read: calls xsr_seen_state for the entry with this entryUUID, if there is one. 0, or an LDAP result code. */
 int xs_read_entry(xs_op *op, const xs_bytes *uuid, void *seen);
 
-/* In xsr_apply: calls xsr_seen_bytes with the textual entryUUID of the entry with this DN, if there is one. */
+/* In xsr_open and xsr_apply: calls xsr_seen_bytes with the textual entryUUID of the entry with this DN, if there is one. */
 void xs_uuid_of(xs_op *op, const xs_bytes *dn, void *seen);
 /* In xsr_apply: whether there are entries below the one with this DN. Negative: that cannot be told. */
 int xs_has_children(xs_op *op, const xs_bytes *dn);
+/* In xsr_apply: calls xsr_seen_bytes with what the schema has against the entry with this DN, if anything. */
+void xs_schema_problem(xs_op *op, const xs_bytes *dn, void *seen);
 /* Any thread. Whether the attribute has at most one value; negative: it is not known here. */
 int xs_is_single(const xs_bytes *attribute);
+/* Any thread. Whether clients may write the attribute, as far as the schema has a say. */
+int xs_is_of_clients(const xs_bytes *attribute);
 /* In xsr_apply: calls xsr_seen_bytes with the value in the form in which equal values are equal bytes. 0, or an LDAP result code. */
 int xs_normalize(xs_op *op, const xs_bytes *attribute, const xs_bytes *value, void *seen);
 
@@ -133,6 +141,9 @@ enum xs_dump_end { XS_DUMP_WHOLE = 0, XS_DUMP_STOPPED = -1, XS_DUMP_YIELDED = -2
 
 /* In xsr_read: calls xsr_seen_state for each entry of the database. The walk is no snapshot of one moment. */
 int xs_dump(xs_op *op, void *seen);
+
+/* In xsr_read: as xs_dump, but each entry once, in any order, and with its parent. */
+int xs_read_all(xs_op *op, void *seen);
 
 /* In xsr_apply and xsr_stop: writes contextCSN to the suffix entry. 0, 1 when there is no suffix
  * entry yet, negative when it failed. */
@@ -242,15 +253,15 @@ void xsr_suffix(xsr_instance *instance, const xs_bytes *uuid);
 /* The contextCSN to show: writes at most `max`, returns how many there are. */
 size_t xsr_context_csn(xsr_instance *instance, xs_csn *out, size_t max);
 
-/* `seen` is what Rust gave to xs_uuid_of or xs_normalize. */
+/* `seen` is what Rust gave to xs_uuid_of, xs_schema_problem or xs_normalize. */
 void xsr_seen_bytes(void *seen, const xs_bytes *bytes);
 
 /* `seen` is what Rust gave to xs_read_context_csn or xs_scan_entry_csn. */
 void xsr_seen_csn(void *seen, const xs_bytes *csn);
 
-/* `seen` is what Rust gave to xs_scan_entries. entryUUID and entryCSN are empty where the entry has none. Not 0: no further
- * entry is wanted. */
-int xsr_seen_entry(void *seen, const xs_bytes *dn, const xs_bytes *uuid, const xs_bytes *csn);
+/* `seen` is what Rust gave to xs_scan_entries. entryUUID and entryCSN are empty where the entry has none; `glue`: it is deleted,
+ * and only there because of its children. Not 0: no further entry is wanted. */
+int xsr_seen_entry(void *seen, const xs_bytes *dn, const xs_bytes *uuid, const xs_bytes *csn, int glue);
 
 /* `seen` is what Rust gave to xs_read_entry or xs_dump; `state` is an XS_ADD. Not 0: no further entry is wanted. */
 int xsr_seen_state(void *seen, const xs_change *state);

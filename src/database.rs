@@ -111,7 +111,12 @@ impl SlapdTransaction {
         let mut text = [0 as c_char; TEXT_LEN];
         // SAFETY: `op` is valid, see `new`; `view` points into `lent` and `change`, which live until the end of
         // this function.
-        let outcome = unsafe { xs_apply(self.op, &view, &mut result, text.as_mut_ptr(), text.len()) };
+        let outcome = unsafe {
+            match kind {
+                Kind::Local => xs_write_local(self.op, &view, &mut result, text.as_mut_ptr(), text.len()),
+                _ => xs_apply(self.op, &view, &mut result, text.as_mut_ptr(), text.len()),
+            }
+        };
         let failure = || {
             // SAFETY: the shim terminates what it writes; untouched, the first byte is 0.
             let text = unsafe { CStr::from_ptr(text.as_ptr()) };
@@ -170,6 +175,10 @@ impl Transaction for SlapdTransaction {
         self.make(change, if checked { Kind::Merged } else { Kind::Unchecked })
     }
 
+    fn write(&mut self, change: &Change) -> Outcome {
+        self.make(change, Kind::Local)
+    }
+
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
         // SAFETY: `op` is valid, see `new`.
         unsafe { SlapdReader::new(self.op) }.read_entry(uuid)
@@ -193,9 +202,24 @@ impl Transaction for SlapdTransaction {
         }
     }
 
+    fn schema_problem(&mut self, dn: &str) -> Option<String> {
+        let text = [dn.as_bytes(), b"\0"].concat();
+        let mut problem = None;
+        // SAFETY: `op` is valid, see `new`; `text` and `problem` live until the call returns.
+        unsafe {
+            xs_schema_problem(self.op, &xs_bytes::lend(&text[..dn.len()]), (&raw mut problem).cast());
+        }
+        problem.map(|problem: Vec<u8>| String::from_utf8_lossy(&problem).into_owned())
+    }
+
     fn is_single(&mut self, attribute: &str) -> bool {
         // SAFETY: it reads the name only.
         unsafe { xs_is_single(&xs_bytes::lend(attribute.as_bytes())) == 1 }
+    }
+
+    fn is_of_clients(&mut self, attribute: &str) -> bool {
+        // SAFETY: it reads the name only.
+        unsafe { xs_is_of_clients(&xs_bytes::lend(attribute.as_bytes())) != 0 }
     }
 
     fn normalize(&mut self, attribute: &str, value: &[u8]) -> Vec<u8> {
@@ -308,6 +332,10 @@ impl Opening for OpeningDatabase<'_> {
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
         // SAFETY: see `new`.
         unsafe { SlapdReader::new(self.op) }.read_entry(uuid)
+    }
+
+    fn find(&mut self, dn: &str) -> Option<EntryUuid> {
+        self.transaction.find(dn)
     }
 
     fn observe(&mut self, csn: Csn) {

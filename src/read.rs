@@ -21,6 +21,22 @@ impl SlapdReader {
     }
 }
 
+impl SlapdReader {
+    /// `all` gets what `xsr_seen_state` wants, for the duration of the call.
+    fn walk(
+        &mut self,
+        each: &mut dyn FnMut(Change) -> bool,
+        all: impl FnOnce(*mut xs_op, *mut c_void) -> c_int,
+    ) -> Result<DumpEnd, Failure> {
+        let mut states = States { each, unusable: 0 };
+        let end = all(self.op, (&raw mut states).cast());
+        if states.unusable > 0 {
+            warn!("{} entries have no entryUUID or no entryCSN, and were left out", states.unusable);
+        }
+        walked(end).map_err(failure)
+    }
+}
+
 /// What `xsr_seen_state` gets.
 struct States<'a> {
     each: &'a mut dyn FnMut(Change) -> bool,
@@ -47,13 +63,13 @@ impl Reader for SlapdReader {
     }
 
     fn dump(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure> {
-        let mut states = States { each, unusable: 0 };
-        // SAFETY: `op` is valid, see `new`; `states` lives until the call returns.
-        let end = unsafe { xs_dump(self.op, (&raw mut states).cast()) };
-        if states.unusable > 0 {
-            warn!("{} entries have no entryUUID or no entryCSN, and were left out", states.unusable);
-        }
-        walked(end).map_err(failure)
+        // SAFETY: `op` is valid, see `new`.
+        self.walk(each, |op, states| unsafe { xs_dump(op, states) })
+    }
+
+    fn read_all(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure> {
+        // SAFETY: `op` is valid, see `new`.
+        self.walk(each, |op, states| unsafe { xs_read_all(op, states) })
     }
 
     fn scan(&mut self, each: &mut dyn FnMut(EntryUuid, Csn) -> bool) -> Result<DumpEnd, Failure> {
@@ -102,6 +118,7 @@ unsafe extern "C" fn xsr_seen_entry(
     dn: *const xs_bytes,
     uuid: *const xs_bytes,
     csn: *const xs_bytes,
+    glue: c_int,
 ) -> c_int {
     guard("xsr_seen_entry", 1, || {
         // SAFETY: `seen` is what `scan` passed in, used by nobody else during the call; the values are valid
@@ -110,7 +127,10 @@ unsafe extern "C" fn xsr_seen_entry(
             (&mut *seen.cast::<Each<'_>>(), (*dn).as_slice(), (*uuid).as_slice(), (*csn).as_slice())
         };
         match (EntryUuid::parse(uuid), std::str::from_utf8(dn)) {
-            (Ok(uuid), Ok(dn)) => c_int::from(!each(Stored { dn, uuid, csn: Csn::parse_stored(csn).ok() })),
+            (Ok(uuid), Ok(dn)) => {
+                let csn = Csn::parse_stored(csn).ok();
+                c_int::from(!each(Stored { dn, uuid, csn, glue: glue != 0 }))
+            }
             _ => 0,
         }
     })

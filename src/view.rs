@@ -152,6 +152,8 @@ pub(crate) enum Kind {
     Merged,
     /// The same, whatever the schema says.
     Unchecked,
+    /// None that another server made: a write of this one.
+    Local,
 }
 
 /// A change lent to the shim: the arrays that C wants, pointing into the change.

@@ -1,5 +1,5 @@
-/* One change of another server into this database, through the backend and the overlays below the
- * frontend: the frontend would refuse attributes that clients may not write. */
+/* One change of another server into this database, through the overlays (but for some, see stack.c) and the backend: the
+ * frontend would refuse attributes that clients may not write. */
 
 #include "apply.h"
 
@@ -10,7 +10,7 @@ int xs_say(verdict v, int outcome, int result, const char *text)
 	return outcome;
 }
 
-static int judge(verdict v, int rc, const char *text)
+int xs_judge(verdict v, int rc, const char *text)
 {
 	switch (rc) {
 	case LDAP_SUCCESS:
@@ -24,7 +24,7 @@ static int judge(verdict v, int rc, const char *text)
 	}
 }
 
-static void target_free(Operation *op, target *t)
+void xs_target_free(Operation *op, target *t)
 {
 	op->o_tmpfree(t->dn.bv_val, op->o_tmpmemctx);
 	op->o_tmpfree(t->ndn.bv_val, op->o_tmpmemctx);
@@ -36,7 +36,7 @@ static void target_set(Operation *op, Entry *e, target *t)
 {
 	Attribute *csn = attr_find(e->e_attrs, slap_schema.si_ad_entryCSN);
 
-	target_free(op, t);
+	xs_target_free(op, t);
 	t->glue = is_entry_glue(e);
 	t->displaced = xs_has_uuid_name(&e->e_nname);
 	ber_dupbv_x(&t->dn, &e->e_name, op->o_tmpmemctx);
@@ -76,7 +76,7 @@ static void find_by_uuid(xs_op *x, struct berval *nuuid, target *t)
 }
 
 /* Looks under the DN that the change names first: nearly always it is right, and costs no search. */
-static int find(xs_op *x, const xs_change *change, target *t)
+int xs_find(xs_op *x, const xs_change *change, target *t)
 {
 	Operation *op = x->op;
 	struct berval uuid = bv_in(change->uuid), dn = bv_in(change->dn), nuuid = BER_BVNULL, ndn = BER_BVNULL;
@@ -172,10 +172,7 @@ int xs_mods_in(xs_op *x, const xs_change *change, const target *t, Modifications
 			*out = NULL;
 			return xs_say(v, XS_REFUSED, rc, buffer);
 		}
-		if (!xs_replicated(m->sml_desc, t == NULL) || outdated(t, change, m->sml_desc)
-			|| (change->is_merged && t != NULL && xs_made_here(x->db, m->sml_desc)))
-		{
-			/* What the rules know of an attribute that an overlay makes is not what that has made. */
+		if (!xs_replicated(m->sml_desc, t == NULL) || outdated(t, change, m->sml_desc)) {
 			slap_mods_free(m, 1);
 			continue;
 		}
@@ -250,9 +247,9 @@ static int apply_add(xs_op *x, const xs_change *change, verdict v)
 	checked = op->o_no_schema_check;
 	op->o_no_schema_check |= xs_has_uuid_name(&e->e_nname);
 	/* be_add queues the CSN that it finds in the entry. */
-	rc = op->o_bd->be_add(op, &rs);
+	rc = xs_write(x, &rs, op_add);
 	op->o_no_schema_check = checked;
-	outcome = judge(v, rc, x->text);
+	outcome = xs_judge(v, rc, x->text);
 	if (op->o_req_dn.bv_val != e->e_name.bv_val) {
 		/* back-mdb took the parent's spelling of the DN (ITS#5326) and left the old one to its owner. */
 		ch_free(op->o_req_dn.bv_val);
@@ -286,7 +283,7 @@ int xs_modify(xs_op *x, const xs_change *change, const target *t, Modifications 
 	op->orm_no_opattrs = 1;
 	op->orm_increment = 0;
 	queue_csn(op, change);
-	outcome = judge(v, op->o_bd->be_modify(op, &rs), x->text);
+	outcome = xs_judge(v, xs_write(x, &rs, op_modify), x->text);
 	slap_mods_free(op->orm_modlist, 1);
 	op->orm_modlist = NULL;
 	op->orm_no_opattrs = 0;
@@ -346,13 +343,13 @@ int xs_rename(xs_op *x, const xs_change *change, const target *t, const xs_namin
 		/* A value of the new RDN may be there already. */
 		op->o_permissive_modify = SLAP_CONTROL_NONCRITICAL;
 		xs_forget_last_entry(x->db);
-		rc = op->o_bd->be_modrdn(op, &rs);
+		rc = xs_write(x, &rs, op_modrdn);
 		op->o_permissive_modify = SLAP_CONTROL_NONE;
 		if (rc == LDAP_OTHER && x->txn != NULL && x->text[0] == '\0') {
 			/* As with deletes, see there: glue has no other child (back-mdb/modrdn.c 487-552). */
 			outcome = xs_say(v, XS_ALONE, rc, "the last entry below glue");
 		} else {
-			outcome = judge(v, rc, x->text);
+			outcome = xs_judge(v, rc, x->text);
 		}
 	}
 	slap_mods_free(op->orr_modlist, 1);
@@ -403,13 +400,13 @@ static int apply_delete(xs_op *x, const xs_change *change, target *t, verdict v)
 	op->o_req_ndn = t->ndn;
 	/* A delete carries no CSN; without one in the queue back-mdb would mint one of this server's. */
 	queue_csn(op, change);
-	rc = op->o_bd->be_delete(op, &rs);
+	rc = xs_write(x, &rs, op_delete);
 	if (rc == LDAP_OTHER && x->txn != NULL && strcmp(x->text, "commit failed") == 0) {
 		/* back-mdb takes "the parent has no other child" for a failed commit, which it does not even try inside
 		 * of a transaction (back-mdb/delete.c 345-386). The entry is gone, but other overlays were told that it is not. */
 		return xs_say(v, XS_ALONE, rc, x->text);
 	}
-	return judge(v, rc, x->text);
+	return xs_judge(v, rc, x->text);
 }
 
 /* What the rules for conflicts came to. */
@@ -439,23 +436,14 @@ static int apply_merged(xs_op *x, const xs_change *change, target *t, int there,
 	return outcome;
 }
 
-/* See check_uuid in capture.c. */
-static void count_move(xs_db *db, const xs_change *change)
-{
-	if (change->operation != XS_MODIFY) {
-		__atomic_add_fetch(&db->moves, 1, __ATOMIC_SEQ_CST);
-	}
-}
-
 int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t text_len)
 {
 	verdict v = { result, text, text_len };
 	Operation *op = x->op;
 	target t = { BER_BVNULL, BER_BVNULL, BER_BVNULL, 0, 0, 0 };
-	int there = !change->is_new && find(x, change, &t);
+	int there = !change->is_new && xs_find(x, change, &t);
 	int outcome;
 
-	count_move(x->db, change);
 	*result = LDAP_SUCCESS;
 	x->text[0] = '\0';
 	op->o_callback = &x->quiet;
@@ -469,7 +457,7 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 		/* An entry that is there was brought by another way, in this state or a later one, or has to become so. */
 		outcome = there ? xs_apply_put(x, change, &t, v) : apply_add(x, change, v);
 	} else if (change->operation == XS_DELETE) {
-		outcome = there && !(change->is_state && xs_later(&t, change)) ? apply_delete(x, change, &t, v) : XS_APPLIED;
+		outcome = there ? apply_delete(x, change, &t, v) : XS_APPLIED;
 	} else if (!there) {
 		outcome = xs_say(v, XS_REFUSED, LDAP_NO_SUCH_OBJECT, "no entry has this entryUUID");
 	} else if (change->operation == XS_MODIFY) {
@@ -477,13 +465,12 @@ int xs_apply(xs_op *x, const xs_change *change, int *result, char *text, size_t 
 	} else {
 		outcome = apply_modrdn(x, change, &t, v);
 	}
-	count_move(x->db, change);
 	if (outcome == XS_APPLIED && change->operation == XS_DELETE && there) {
 		xs_suffix_note(x->db, &t.ndn, NULL, x->txn != NULL);
 	}
 	/* One CSN left pending would hold back all of its server. */
 	slap_graduate_commit_csn(op);
 	xs_op_reset_csn(op);
-	target_free(op, &t);
+	xs_target_free(op, &t);
 	return outcome;
 }

@@ -34,6 +34,10 @@ static inline struct berval bv_in(xs_bytes bytes)
 
 /* apply.c: enum xs_outcome of an LDAP result. */
 int xs_say(verdict v, int outcome, int result, const char *text);
+int xs_judge(verdict v, int rc, const char *text);
+/* The entry with the change's entryUUID, if there is one. */
+int xs_find(xs_op *x, const xs_change *change, target *t);
+void xs_target_free(Operation *op, target *t);
 /* slapd's own form of the modifications, checked against the schema and normalised; freed by slap_mods_free. `t`: what
  * the entry's newer state knows better is left out; NULL: nothing is. */
 int xs_mods_in(xs_op *x, const xs_change *change, const target *t, Modifications **out, verdict v);

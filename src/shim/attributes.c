@@ -13,22 +13,6 @@ int xs_replicated(AttributeDescription *ad, int in_add)
 		&& strcmp(ad->ad_type->sat_cname.bv_val, "entryExpireTimestamp") != 0;
 }
 
-/* The memberof overlay stores what the groups say. It takes a write of its attribute for a wish to change the groups. */
-int xs_made_here(xs_db *db, AttributeDescription *ad)
-{
-	slap_overinst *on;
-
-	if (strcasecmp(ad->ad_type->sat_cname.bv_val, "memberOf") != 0) {
-		return 0;
-	}
-	for (on = db->on->on_info->oi_list; on != NULL; on = on->on_next) {
-		if (strcmp(on->on_bi.bi_type, "memberof") == 0) {
-			return 1;
-		}
-	}
-	return 0;
-}
-
 /* The table is kept right when a transaction comes to nothing.
  *
  * An entry on disk names its attributes by their number in this table. A description that is used for the first

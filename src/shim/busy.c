@@ -9,7 +9,7 @@ void xs_set_loading(xs_db *db, int on)
 
 int xs_refused_busy(xs_db *db, Operation *op, SlapReply *rs)
 {
-	if (!__atomic_load_n(&db->loading, __ATOMIC_ACQUIRE) || xs_op_is_own(op)) {
+	if (!__atomic_load_n(&db->loading, __ATOMIC_ACQUIRE) || xs_op_is_own(op) || xs_op_is_local(op)) {
 		return 0;
 	}
 	send_ldap_error(op, rs, LDAP_BUSY, "xmppsync: this copy is being loaded");

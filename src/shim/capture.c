@@ -12,12 +12,14 @@ typedef struct xs_capture {
 	xs_db *db;
 	slap_overinst *on;
 	unsigned moves;      /* as the database's, before the entry was read */
+	int settled;         /* what was read is of the entry that is written */
+	int committed;       /* `ordered` is known */
+	Attribute *ordered;  /* what a modify of ordered attributes led to, see ordered.c */
 	struct berval uuid;  /* textual */
 	struct berval dn;    /* as the entry spells it */
 	char parent[LDAP_LUTIL_UUIDSTR_BUFSIZE];     /* of a rename the new one; empty: not known */
 	char old_parent[LDAP_LUTIL_UUIDSTR_BUFSIZE];
 	char uuid_text[LDAP_LUTIL_UUIDSTR_BUFSIZE];
-	char dn_text[];
 } xs_capture;
 
 static int mod_op(int op)
@@ -35,20 +37,46 @@ static int mod_op(int op)
 	}
 }
 
-/* Modifications of an XS_MODIFY, or with `operational_only` those that a rename made beside the RDN. */
-static size_t view_mods(Modifications *list, int operational_only, xs_modification *out)
+/* Whether the modify named the attribute before. */
+static int is_again(const Modifications *first, const Modifications *m)
 {
+	while (first != m && first->sml_desc != m->sml_desc) {
+		first = first->sml_next;
+	}
+	return first != m;
+}
+
+/* All that an ordered attribute has by now. */
+static void view_ordered(const xs_capture *c, AttributeDescription *ad, xs_modification *out)
+{
+	Attribute *a = attr_find(c->ordered, ad);
+
+	out->op = XS_MOD_REPLACE;
+	out->attribute = XS_OUT(ad->ad_cname);
+	out->values = a != NULL ? (const xs_bytes *)a->a_vals : NULL;
+	out->values_len = a != NULL ? a->a_numvals : 0;
+}
+
+/* Modifications of an XS_MODIFY, or with `operational_only` stamps and marks that a rename changed beside the RDN. */
+static size_t view_mods(const xs_capture *c, Modifications *all, int operational_only, xs_modification *out)
+{
+	Modifications *list;
 	size_t count = 0;
 
-	for (; list != NULL; list = list->sml_next) {
+	for (list = all; list != NULL; list = list->sml_next) {
+		int ordered = c->committed && xs_is_ordered(list->sml_desc);
+
 		if (!xs_replicated(list->sml_desc, 0)
 			|| (operational_only && list->sml_desc != slap_schema.si_ad_entryCSN
 				&& list->sml_desc != slap_schema.si_ad_modifiersName
-				&& list->sml_desc != slap_schema.si_ad_modifyTimestamp))
+				&& list->sml_desc != slap_schema.si_ad_modifyTimestamp && !xs_is_mark(list->sml_desc))
+			|| (ordered && is_again(all, list)))
 		{
 			continue;
 		}
-		if (out != NULL) {
+		if (out != NULL && ordered) {
+			view_ordered(c, list->sml_desc, &out[count]);
+		} else if (out != NULL) {
 			out[count].op = mod_op(list->sml_op);
 			out[count].attribute = XS_OUT(list->sml_desc->ad_cname);
 			out[count].values = (const xs_bytes *)list->sml_values;
@@ -59,12 +87,12 @@ static size_t view_mods(Modifications *list, int operational_only, xs_modificati
 	return count;
 }
 
-size_t xs_view_attributes(xs_db *db, Attribute *list, xs_modification *out)
+size_t xs_view_attributes(Attribute *list, xs_modification *out)
 {
 	size_t count = 0;
 
 	for (; list != NULL; list = list->a_next) {
-		if (!xs_replicated(list->a_desc, 1) || xs_made_here(db, list->a_desc)) {
+		if (!xs_replicated(list->a_desc, 1)) {
 			continue;
 		}
 		if (out != NULL) {
@@ -95,7 +123,7 @@ static xs_bytes csn_of(Operation *op, Modifications *mods)
 
 static void hand_over(xs_db *db, Operation *op, const xs_change *change)
 {
-	if (op->o_txnSpec) {
+	if (op->o_txnSpec || xs_op_is_local_in_txn(op)) {
 		xsr_captured_in_txn(db->instance, op->o_conn, change);
 	} else {
 		xsr_captured(db->instance, change);
@@ -111,7 +139,7 @@ static void capture_add(xs_capture *c, Operation *op)
 {
 	Entry *e = op->ora_e;
 	Attribute *uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
-	size_t len = xs_view_attributes(c->db, e->e_attrs, NULL);
+	size_t len = xs_view_attributes(e->e_attrs, NULL);
 	xs_modification *mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
 	xs_change change = { .operation = XS_ADD, .mods = mods };
 
@@ -121,7 +149,7 @@ static void capture_add(xs_capture *c, Operation *op)
 	}
 	change.dn = XS_OUT(e->e_name);
 	change.parent = uuid_out(c->parent);
-	change.mods_len = xs_view_attributes(c->db, e->e_attrs, mods);
+	change.mods_len = xs_view_attributes(e->e_attrs, mods);
 	hand_over(c->db, op, &change);
 	xs_suffix_note(c->db, &e->e_nname, &change.uuid, op->o_txnSpec);
 	op->o_tmpfree(mods, op->o_tmpmemctx);
@@ -131,12 +159,12 @@ static void capture_other(xs_capture *c, Operation *op)
 {
 	int renames = op->o_tag == LDAP_REQ_MODRDN;
 	Modifications *list = op->o_tag == LDAP_REQ_DELETE ? NULL : renames ? op->orr_modlist : op->orm_modlist;
-	size_t len = view_mods(list, renames, NULL);
+	size_t len = view_mods(c, list, renames, NULL);
 	xs_modification *mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
 	xs_change change = { .uuid = XS_OUT(c->uuid), .dn = XS_OUT(c->dn), .mods = mods };
 
 	change.csn = csn_of(op, list);
-	change.mods_len = view_mods(list, renames, mods);
+	change.mods_len = view_mods(c, list, renames, mods);
 	switch (op->o_tag) {
 	case LDAP_REQ_MODIFY:
 		change.operation = XS_MODIFY;
@@ -161,18 +189,6 @@ static void capture_other(xs_capture *c, Operation *op)
 	op->o_tmpfree(mods, op->o_tmpmemctx);
 }
 
-static int reuses_dn(Operation *op)
-{
-	return op->o_tag != LDAP_REQ_MODIFY;
-}
-
-static void count_move(xs_db *db, Operation *op)
-{
-	if (reuses_dn(op)) {
-		__atomic_add_fetch(&db->moves, 1, __ATOMIC_SEQ_CST);
-	}
-}
-
 static void note_uuid(xs_capture *c, Entry *e)
 {
 	Attribute *uuid = attr_find(e->e_attrs, slap_schema.si_ad_entryUUID);
@@ -184,23 +200,18 @@ static void note_uuid(xs_capture *c, Entry *e)
 	}
 }
 
-/* While this modify waited for the database, somebody may have deleted or renamed the entry that was read before
- * it and put another one in its place. Whose entryCSN is ours is the one that was modified. */
-static void check_uuid(xs_capture *c, Operation *op)
+/* Reads what a modify made of ordered attributes, once. */
+static void see_ordered(xs_capture *c, Operation *op)
 {
 	Entry *e = NULL;
-	Attribute *csn;
 
-	if (op->o_tag != LDAP_REQ_MODIFY
-		|| (!BER_BVISNULL(&c->uuid) && __atomic_load_n(&c->db->moves, __ATOMIC_SEQ_CST) == c->moves)
+	if (c->committed || op->o_tag != LDAP_REQ_MODIFY || !xs_touches_ordered(op->orm_modlist)
 		|| overlay_entry_get_ov(op, &op->o_req_ndn, NULL, NULL, 0, &e, c->on) != LDAP_SUCCESS || e == NULL)
 	{
 		return;
 	}
-	csn = attr_find(e->e_attrs, slap_schema.si_ad_entryCSN);
-	if (csn != NULL && bvmatch(&csn->a_vals[0], &op->o_csn)) {
-		note_uuid(c, e);
-	}
+	c->ordered = xs_ordered_attributes(e);
+	c->committed = 1;
 	overlay_entry_release_ov(op, e, 0, c->on);
 }
 
@@ -208,8 +219,9 @@ static int on_response(Operation *op, SlapReply *rs)
 {
 	xs_capture *c = op->o_callback->sc_private;
 
-	if (rs->sr_type == REP_RESULT) {
-		count_move(c->db, op);
+	if (rs->sr_type == REP_RESULT && !c->settled && op->o_tag != LDAP_REQ_MODIFY) {
+		/* A write that takes no CSN, and so not the clock's mutex either. */
+		__atomic_add_fetch(&c->db->moves, 1, __ATOMIC_SEQ_CST);
 	}
 
 	/* A no-op control ends in LDAP_X_NO_OPERATION, so success means committed. */
@@ -219,7 +231,7 @@ static int on_response(Operation *op, SlapReply *rs)
 				capture_add(c, op);
 			}
 		} else {
-			check_uuid(c, op);
+			see_ordered(c, op); /* of a write without a new CSN */
 			capture_other(c, op);
 			if (op->o_tag == LDAP_REQ_DELETE) {
 				xs_suffix_note(c->db, &op->o_req_ndn, NULL, op->o_txnSpec);
@@ -229,12 +241,34 @@ static int on_response(Operation *op, SlapReply *rs)
 	return SLAP_CB_CONTINUE;
 }
 
+void xs_capture_committed(Operation *op)
+{
+	slap_callback *cb;
+
+	for (cb = op->o_callback; cb != NULL; cb = cb->sc_next) {
+		if (cb->sc_response == on_response) {
+			see_ordered(cb->sc_private, op);
+		}
+	}
+}
+
+static void forget_dn(xs_capture *c, Operation *op)
+{
+	if (!BER_BVISNULL(&c->dn)) {
+		op->o_tmpfree(c->dn.bv_val, op->o_tmpmemctx);
+		BER_BVZERO(&c->dn);
+	}
+}
+
 static int on_cleanup(Operation *op, SlapReply *rs)
 {
 	slap_callback *cb = op->o_callback;
+	xs_capture *c = cb->sc_private;
 
+	attrs_free(c->ordered);
+	forget_dn(c, op);
 	op->o_callback = cb->sc_next;
-	op->o_tmpfree(cb->sc_private, op->o_tmpmemctx);
+	op->o_tmpfree(c, op->o_tmpmemctx);
 	return SLAP_CB_CONTINUE;
 }
 
@@ -271,36 +305,29 @@ static void note_parents(xs_capture *c, Operation *op)
 	}
 }
 
-/* A DN is reused and renamed, the entryUUID stays; it has to be read before the operation. */
-static xs_capture *remember(xs_db *db, Operation *op, slap_overinst *on)
+/* A DN is reused and renamed, the entryUUID stays; it has to be read before the operation. With `first` the marks that the
+ * write takes along are added to it. */
+static void remember(xs_capture *c, Operation *op, int first)
 {
 	Entry *e = NULL;
-	xs_capture *c;
-	unsigned moves = __atomic_load_n(&db->moves, __ATOMIC_SEQ_CST);
-	const struct berval *dn = NULL;
-	size_t dn_len = 0;
 
+	c->moves = __atomic_load_n(&c->db->moves, __ATOMIC_SEQ_CST);
+	BER_BVZERO(&c->uuid);
+	c->parent[0] = c->old_parent[0] = '\0';
 	if (op->o_tag != LDAP_REQ_ADD) {
 		/* Without an entry the operation fails, unless somebody adds it at this moment. */
-		overlay_entry_get_ov(op, &op->o_req_ndn, NULL, NULL, 0, &e, on);
-		dn = e != NULL ? &e->e_name : &op->o_req_dn;
-		dn_len = dn->bv_len;
-	}
-	c = op->o_tmpcalloc(1, sizeof(*c) + dn_len + 1, op->o_tmpmemctx);
-	c->db = db;
-	c->on = on;
-	c->moves = moves;
-	if (dn != NULL) {
-		memcpy(c->dn_text, dn->bv_val, dn_len);
-		c->dn.bv_val = c->dn_text;
-		c->dn.bv_len = dn_len;
+		overlay_entry_get_ov(op, &op->o_req_ndn, NULL, NULL, 0, &e, c->on);
+		forget_dn(c, op);
+		ber_dupbv_x(&c->dn, e != NULL ? &e->e_name : &op->o_req_dn, op->o_tmpmemctx);
 	}
 	if (e != NULL) {
 		note_uuid(c, e);
-		overlay_entry_release_ov(op, e, 0, on);
+		if (first && (op->o_tag == LDAP_REQ_MODIFY || op->o_tag == LDAP_REQ_MODRDN)) {
+			xs_marks_clear(op, e);
+		}
+		overlay_entry_release_ov(op, e, 0, c->on);
 	}
 	note_parents(c, op);
-	return c;
 }
 
 /* A client gives an entry that was displaced, and so has its entryUUID in its name, another one: the old name's values go, but
@@ -323,13 +350,58 @@ static void keep_uuid(Operation *op)
 	}
 }
 
+/* Some overlays write past us: slapd's bd_info is that of the backend when they do. */
+static int is_captured(Operation *op)
+{
+	slap_callback *cb;
+
+	for (cb = op->o_callback; cb != NULL && cb->sc_response != on_response; cb = cb->sc_next)
+		;
+	return cb != NULL && cb->sc_private == cb;
+}
+
+void xs_capture_write(xs_db *db, Operation *op)
+{
+	xs_capture *c;
+
+	if (is_captured(op)) {
+		return;
+	}
+	c = op->o_tmpcalloc(1, sizeof(*c), op->o_tmpmemctx);
+	c->db = db;
+	c->on = db->on;
+	remember(c, op, 1);
+	c->cb.sc_response = on_response;
+	c->cb.sc_cleanup = on_cleanup;
+	c->cb.sc_private = c;
+	c->cb.sc_next = op->o_callback;
+	op->o_callback = &c->cb;
+}
+
+/* While the operation waited for the database, another entry may have come to its DN: the one that was read is deleted or
+ * renamed, or gave the name to one that was created earlier. The same holds for parents. */
+void xs_capture_settle(Operation *op)
+{
+	slap_callback *cb;
+	xs_capture *c;
+
+	for (cb = op->o_callback; cb != NULL && cb->sc_response != on_response; cb = cb->sc_next)
+		;
+	if (cb != NULL) {
+		c = cb->sc_private;
+		if (__atomic_load_n(&c->db->moves, __ATOMIC_SEQ_CST) != c->moves) {
+			remember(c, op, 0);
+		}
+		c->settled = 1;
+	}
+}
+
 int xs_hook_write(Operation *op, SlapReply *rs)
 {
 	slap_overinst *on = (slap_overinst *)op->o_bd->bd_info;
 	xs_db *db = on->on_bi.bi_private;
-	xs_capture *c;
 
-	/* memberof, refint and the contextCSN of syncprov set o_dont_replicate: every server makes these itself. */
+	/* The contextCSN of syncprov sets o_dont_replicate, and what is captured elsewhere (derived.c). */
 	if (xs_op_is_own(op) || op->o_dont_replicate || !db->capturing) {
 		return SLAP_CB_CONTINUE;
 	}
@@ -343,14 +415,10 @@ int xs_hook_write(Operation *op, SlapReply *rs)
 	}
 	if (op->o_tag == LDAP_REQ_MODRDN) {
 		keep_uuid(op);
+	} else if (op->o_tag == LDAP_REQ_ADD) {
+		xs_number_values(op->ora_e);
 	}
-	count_move(db, op);
-	c = remember(db, op, on);
-	c->cb.sc_response = on_response;
-	c->cb.sc_cleanup = on_cleanup;
-	c->cb.sc_private = c;
-	c->cb.sc_next = op->o_callback;
-	op->o_callback = &c->cb;
+	xs_capture_write(db, op);
 	return SLAP_CB_CONTINUE;
 }
 
@@ -373,7 +441,7 @@ int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr)
 	slap_overinfo *oi = (slap_overinfo *)op->o_bd->bd_info;
 	xs_db *db = db_of(oi);
 	BI_op_txn *below = db != NULL && db->txn_below != NULL ? db->txn_below : oi->oi_orig->bi_op_txn;
-	int rc, own;
+	int rc;
 
 	if (db == NULL) {
 		rc = below(op, txnop, ptr);
@@ -382,9 +450,8 @@ int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr)
 		}
 		return rc;
 	}
-	own = xs_op_is_own(op);
 	if (txnop == SLAP_TXN_BEGIN) {
-		if (!own) {
+		if (!xs_op_is_own(op)) {
 			xsr_txn_end(db->instance, op->o_conn, 0); /* what a lost connection may have left */
 		}
 		xs_clock_txn_begin(op);
@@ -398,10 +465,8 @@ int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr)
 	}
 	xs_attributes_forget(db, db->attributes_known);
 	rc = below(op, txnop, ptr);
-	if (!own) {
-		/* Before others may write: they have to know of it. */
-		xsr_txn_end(db->instance, op->o_conn, txnop == SLAP_TXN_COMMIT && rc == 0);
-	}
+	/* Before others may write: they have to know of it. */
+	xsr_txn_end(db->instance, op->o_conn, txnop == SLAP_TXN_COMMIT && rc == 0);
 	xs_clock_txn_end(op);
 	xs_suffix_settle(db, op);
 	return rc;

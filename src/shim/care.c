@@ -91,16 +91,16 @@ static int has_other_parent(Operation *op, const xs_change *change)
 int xs_needs_care(xs_op *x, const xs_change *change, const target *t, int there)
 {
 	if (!there) {
-		return (change->operation == XS_ADD && has_other_parent(x->op, change))
+		return ((change->operation == XS_ADD || change->operation == XS_PUT) && has_other_parent(x->op, change))
 			|| (change->operation == XS_DELETE && !change->is_state);
 	}
 	switch (change->operation) {
 	case XS_MODIFY:
 		return t->glue || xs_later(t, change) || touches_name(change, t);
 	case XS_DELETE:
-		return !change->is_state && (t->glue || t->elsewhere || xs_later(t, change));
+		return xs_later(t, change) || t->glue || (!change->is_state && t->elsewhere);
 	case XS_PUT:
-		return t->glue || (!change->is_state && xs_later(t, change));
+		return t->glue || (!change->is_state && xs_later(t, change)) || has_other_parent(x->op, change);
 	case XS_ADD:
 		return t->glue;
 	default:

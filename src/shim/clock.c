@@ -16,8 +16,7 @@
  * same thread. In particular:
  * - Other overlays write after the backend has committed (memberof, ppolicy, accesslog, refint in a task of its own), when
  *   the mutex is given back, or inside a transaction, in the thread that holds it: it is recursive.
- * - What is written without a new CSN (contextCSN of syncprov; memberof and refint, which leave the operational attributes alone)
- *   does not take it.
+ * - What is written without a new CSN (contextCSN of syncprov) does not take it.
  * - Two databases have two mutexes. A thread that holds one can come to another only where it holds the first one's write lock
  *   as well.
  * - slapd's pause waits for those who hold it and those who wait for it, and both only wait for the backend.
@@ -53,7 +52,16 @@ static struct xs_below *find(BackendDB *be)
 typedef struct hold {
 	slap_callback cb;
 	struct xs_below *below; /* NULL: given back */
+	int moves;              /* it may give a DN to another entry */
 } hold;
+
+/* Before anybody else gets the mutex, who has read an entry by its DN meanwhile. */
+static void count_move(struct xs_below *b)
+{
+	if (b->db != NULL) {
+		__atomic_add_fetch(&b->db->moves, 1, __ATOMIC_SEQ_CST);
+	}
+}
 
 static void give_back(hold *h)
 {
@@ -61,6 +69,9 @@ static void give_back(hold *h)
 
 	if (b != NULL) {
 		h->below = NULL;
+		if (h->moves) {
+			count_move(b);
+		}
 		ldap_pvt_thread_mutex_unlock(&b->mutex);
 	}
 }
@@ -69,6 +80,9 @@ static void give_back(hold *h)
 static int on_response(Operation *op, SlapReply *rs)
 {
 	if (rs->sr_type == REP_RESULT) {
+		if (rs->sr_err == LDAP_SUCCESS && op->o_tag == LDAP_REQ_MODIFY) {
+			xs_capture_committed(op);
+		}
 		give_back(op->o_callback->sc_private);
 	}
 	return SLAP_CB_CONTINUE;
@@ -158,15 +172,17 @@ static int write_below(Operation *op, SlapReply *rs, slap_operation_t which)
 {
 	struct xs_below *b = below_of(op);
 	BI_op_func *backend;
-	int minting, rc;
-	hold h = { .cb = { .sc_response = on_response }, .below = b };
+	Modifications *last = NULL;
+	int derived, minting, rc;
+	hold h = { .cb = { .sc_response = on_response }, .below = b, .moves = op->o_tag != LDAP_REQ_MODIFY };
 
 	if (b == NULL) {
 		send_ldap_error(op, rs, LDAP_OTHER, "xmppsync: whose database this is cannot be told");
 		return rs->sr_err;
 	}
 	backend = (&b->backend->bi_op_bind)[which];
-	minting = needs_csn(op);
+	derived = xs_is_derived(op);
+	minting = derived || needs_csn(op);
 	if (!minting && !xs_op_is_own(op)) {
 		return backend(op, rs);
 	}
@@ -175,7 +191,14 @@ static int write_below(Operation *op, SlapReply *rs, slap_operation_t which)
 		ldap_pvt_thread_mutex_unlock(&b->mutex);
 		return backend(op, rs);
 	}
+	if (derived) {
+		last = xs_derived_begin(op);
+	}
 	if (minting) {
+		if (derived || !(op->o_dont_replicate || xs_op_is_own(op))) {
+			xs_capture_write(b->db, op);
+			xs_capture_settle(op);
+		}
 		mint(b->db, op);
 	}
 	h.cb.sc_private = &h;
@@ -193,6 +216,9 @@ static int write_below(Operation *op, SlapReply *rs, slap_operation_t which)
 		/* The backend does that too; one CSN left pending would hold back all of this server. */
 		slap_graduate_commit_csn(op);
 	}
+	if (derived) {
+		xs_derived_end(op, last);
+	}
 	return rc;
 }
 
@@ -204,6 +230,8 @@ static void set_backend(struct xs_below *b, BackendInfo *backend)
 	b->info.bi_op_modify = backend->bi_op_modify != NULL ? modify_below : NULL;
 	b->info.bi_op_modrdn = backend->bi_op_modrdn != NULL ? modrdn_below : NULL;
 	b->info.bi_op_delete = backend->bi_op_delete != NULL ? delete_below : NULL;
+	/* The backend asks here who may read what; an overlay is not asked. */
+	b->info.bi_access_allowed = backend->bi_access_allowed != NULL ? backend->bi_access_allowed : xs_marks_access_allowed;
 }
 
 void xs_clock_begin(xs_db *db)
@@ -291,6 +319,8 @@ void xs_clock_txn_end(Operation *op)
 		&& ldap_pvt_thread_self() == b->owner)
 	{
 		__atomic_store_n(&b->in_transaction, 0, __ATOMIC_RELEASE);
+		/* What the parts have done is there only now. */
+		count_move(b);
 		ldap_pvt_thread_mutex_unlock(&b->mutex);
 	}
 }

@@ -3,13 +3,13 @@
 #include "shim.h"
 
 /* Inside a transaction the overlays are told of a change before it is committed, and of some that never will be.
- * These do not mind: they only look, or write into the same transaction. Of the others refint searches at once, in
- * another thread, for what the transaction is still hiding from it; syncprov and accesslog pass on what may be
- * aborted; dds counts it, and ends slapd by an assertion when the count is wrong. */
+ * These do not mind: they only look, or write into the same transaction; nor do those that are not told. Of the others
+ * syncprov and accesslog pass on what may be aborted; dds counts it, and ends slapd by an assertion when the count is
+ * wrong. */
 static int overlays_take_transactions(xs_db *db)
 {
 	static const char *const harmless[] = {
-		"memberof", "ppolicy", "constraint", "unique", "lastbind", "dynlist", "dyngroup", "valsort", "sssvlv", "deref", NULL
+		"constraint", "unique", "lastbind", "dynlist", "dyngroup", "valsort", "sssvlv", "deref", NULL
 	};
 	slap_overinst *on;
 	int i;
@@ -17,7 +17,7 @@ static int overlays_take_transactions(xs_db *db)
 	for (on = db->on->on_info->oi_list; on != NULL; on = on->on_next) {
 		for (i = 0; harmless[i] != NULL && strcmp(harmless[i], on->on_bi.bi_type) != 0; i++)
 			;
-		if (harmless[i] == NULL && on != db->on) {
+		if (harmless[i] == NULL && on != db->on && !xs_is_left_out(on)) {
 			return 0;
 		}
 	}

@@ -2,18 +2,44 @@
 
 #include "shim.h"
 
-static const char own_key;
+static const char own_key, local_key;
 
-int xs_op_is_own(Operation *op)
+static OpExtra *extra_of(Operation *op, const char *key)
 {
 	OpExtra *extra;
 
 	LDAP_SLIST_FOREACH(extra, &op->o_extra, oe_next) {
-		if (extra->oe_key == (void *)&own_key) {
-			return 1;
+		if (extra->oe_key == (void *)key) {
+			return extra;
 		}
 	}
-	return 0;
+	return NULL;
+}
+
+int xs_op_is_own(Operation *op)
+{
+	return extra_of(op, &own_key) != NULL;
+}
+
+void xs_op_set_local(xs_op *x, int on)
+{
+	Operation *op = x->op;
+	OpExtra *from = on ? &x->own : &x->local, *to = on ? &x->local : &x->own;
+
+	LDAP_SLIST_REMOVE(&op->o_extra, from, OpExtra, oe_next);
+	LDAP_SLIST_INSERT_HEAD(&op->o_extra, to, oe_next);
+}
+
+int xs_op_is_local(Operation *op)
+{
+	return extra_of(op, &local_key) != NULL;
+}
+
+int xs_op_is_local_in_txn(Operation *op)
+{
+	OpExtra *extra = extra_of(op, &local_key);
+
+	return extra != NULL && ((xs_op *)((char *)extra - offsetof(xs_op, local)))->txn != NULL;
 }
 
 static int quiet_response(Operation *op, SlapReply *rs)
@@ -43,6 +69,7 @@ void xs_op_init(xs_op *x, xs_db *db, void *thrctx, int newmem)
 	x->quiet.sc_private = x;
 	x->op->o_callback = &x->quiet;
 	x->own.oe_key = (void *)&own_key;
+	x->local.oe_key = (void *)&local_key;
 	LDAP_SLIST_INSERT_HEAD(&x->op->o_extra, &x->own, oe_next);
 }
 
@@ -105,7 +132,7 @@ int xs_write_context_csn(xs_op *x, const xs_bytes *csns, size_t csns_len)
 	op->orm_no_opattrs = 1;
 	op->o_dont_replicate = 1;
 	x->text[0] = '\0';
-	rc = op->o_bd->be_modify(op, &rs);
+	rc = xs_write(x, &rs, op_modify);
 	op->o_dont_replicate = 0;
 	op->orm_no_opattrs = 0;
 	/* back-mdb does not give the modification list to anybody who keeps it. */
@@ -150,7 +177,11 @@ int xs_search(xs_op *x, Filter *filter, slap_callback *cb)
 {
 	Operation *op = x->op;
 	SlapReply rs = { REP_RESULT };
+	/* Past all overlays: the entries are looked at as they are stored. */
+	BackendDB *be = op->o_bd, below = *be;
 
+	below.bd_info = x->db->on->on_info->oi_orig;
+	op->o_bd = &below;
 	op->o_tag = LDAP_REQ_SEARCH;
 	op->o_req_dn = op->o_bd->be_suffix[0];
 	op->o_req_ndn = op->o_bd->be_nsuffix[0];
@@ -160,14 +191,12 @@ int xs_search(xs_op *x, Filter *filter, slap_callback *cb)
 	op->ors_limit = NULL;
 	op->ors_slimit = SLAP_NO_LIMIT;
 	op->ors_tlimit = SLAP_NO_LIMIT;
-	/* The entries are looked at as they are stored. Asked for operational attributes, slapd would have the database's overlays
-	 * make some for each entry; and of an overlay that is being added in cn=config it takes the answer "go on" for a failure and
-	 * leaves the entry out (bconfig.c sets bd_info to it, backend.c 1970-2025). */
 	op->ors_attrs = NULL;
 	op->ors_attrsonly = 0;
 	op->ors_filter = filter;
 	filter2bv_x(op, filter, &op->ors_filterstr);
-	op->o_bd->be_search(op, &rs);
+	below.bd_info->bi_op_search(op, &rs);
+	op->o_bd = be;
 	op->o_tmpfree(op->ors_filterstr.bv_val, op->o_tmpmemctx);
 	BER_BVZERO(&op->ors_filterstr);
 	op->o_callback = &x->quiet;

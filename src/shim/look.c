@@ -56,6 +56,28 @@ int xs_has_children(xs_op *x, const xs_bytes *dn)
 	return rc != LDAP_SUCCESS ? -1 : has == LDAP_COMPARE_TRUE;
 }
 
+void xs_schema_problem(xs_op *x, const xs_bytes *dn, void *seen)
+{
+	Operation *op = x->op;
+	struct berval name = bv_in(*dn), ndn = BER_BVNULL;
+	char buffer[SLAP_TEXT_BUFLEN] = "";
+	const char *text = NULL;
+	Entry *e = NULL;
+
+	if (dnNormalize(0, NULL, NULL, &name, &ndn, op->o_tmpmemctx) != LDAP_SUCCESS) {
+		return;
+	}
+	/* The entryUUID in the name of a displaced entry is ours. */
+	if (!xs_has_uuid_name(&ndn) && be_entry_get_rw(op, &ndn, NULL, NULL, 0, &e) == LDAP_SUCCESS && e != NULL) {
+		if (entry_schema_check(op, e, NULL, 0, 0, NULL, &text, buffer, sizeof(buffer)) != LDAP_SUCCESS && text != NULL) {
+			xs_bytes bytes = { strlen(text), (char *)text };
+			xsr_seen_bytes(seen, &bytes);
+		}
+		be_entry_release_r(op, e);
+	}
+	op->o_tmpfree(ndn.bv_val, op->o_tmpmemctx);
+}
+
 static AttributeDescription *attribute(const xs_bytes *name)
 {
 	struct berval text = bv_in(*name);
@@ -70,6 +92,13 @@ int xs_is_single(const xs_bytes *name)
 	AttributeDescription *ad = attribute(name);
 
 	return ad == NULL ? -1 : is_at_single_value(ad->ad_type) != 0;
+}
+
+int xs_is_of_clients(const xs_bytes *name)
+{
+	AttributeDescription *ad = attribute(name);
+
+	return ad == NULL || !is_at_no_user_mod(ad->ad_type);
 }
 
 int xs_normalize(xs_op *x, const xs_bytes *name, const xs_bytes *value, void *seen)

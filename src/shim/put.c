@@ -55,19 +55,20 @@ static int in_mods(const Modifications *m, const AttributeDescription *ad)
 }
 
 /* Attributes that the entry has and the state does not go. */
-static int remove_others(xs_db *db, Operation *op, const target *t, Modifications **mods)
+static int remove_others(xs_op *x, const target *t, Modifications **mods)
 {
 	struct berval ndn = t->ndn;
 	Entry *e = NULL;
 	Attribute *a;
 
-	if (be_entry_get_rw(op, &ndn, NULL, NULL, 0, &e) != LDAP_SUCCESS || e == NULL) {
+	/* As it is stored: what overlays before us show of it is not to be removed. */
+	if (overlay_entry_get_ov(x->op, &ndn, NULL, NULL, 0, &e, x->db->on) != LDAP_SUCCESS || e == NULL) {
 		return LDAP_NO_SUCH_OBJECT;
 	}
 	for (a = e->e_attrs; a != NULL; a = a->a_next) {
 		Modifications *m;
 
-		if (!xs_replicated(a->a_desc, 1) || xs_made_here(db, a->a_desc) || in_mods(*mods, a->a_desc)) {
+		if (!xs_replicated(a->a_desc, 1) || in_mods(*mods, a->a_desc)) {
 			continue;
 		}
 		m = ch_calloc(1, sizeof(*m));
@@ -78,13 +79,12 @@ static int remove_others(xs_db *db, Operation *op, const target *t, Modification
 		m->sml_next = *mods;
 		*mods = m;
 	}
-	be_entry_release_r(op, e);
+	overlay_entry_release_ov(x->op, e, 0, x->db->on);
 	return LDAP_SUCCESS;
 }
 
 int xs_apply_put(xs_op *x, const xs_change *change, target *t, verdict v)
 {
-	Operation *op = x->op;
 	struct berval csn = bv_in(change->csn);
 	Modifications *mods, *m;
 	int rc, outcome;
@@ -104,7 +104,7 @@ int xs_apply_put(xs_op *x, const xs_change *change, target *t, verdict v)
 	for (m = mods; m != NULL; m = m->sml_next) {
 		m->sml_op = LDAP_MOD_REPLACE;
 	}
-	rc = remove_others(x->db, op, t, &mods);
+	rc = remove_others(x, t, &mods);
 	if (rc != LDAP_SUCCESS) {
 		slap_mods_free(mods, 1);
 		return xs_say(v, XS_FAILED, rc, "the entry is gone");

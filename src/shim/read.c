@@ -9,6 +9,8 @@ typedef struct reading {
 	xs_op *x;
 	void *seen;
 	unsigned long long *parents; /* a dump: hashes of DNs, 0 in an empty place */
+	unsigned long long parent;   /* the hash of a DN, or 0, and the entryUUID of the entry with it */
+	char parent_uuid[LDAP_LUTIL_UUIDSTR_BUFSIZE];
 	int may_yield;               /* it ends early when slapd wants its thread back */
 	int end;                     /* enum xs_dump_end */
 } reading;
@@ -63,7 +65,7 @@ static int scan_response(Operation *op, SlapReply *rs)
 	uuid = first_value(rs->sr_entry, slap_schema.si_ad_entryUUID);
 	csn = first_value(rs->sr_entry, slap_schema.si_ad_entryCSN);
 	dn = XS_OUT(rs->sr_entry->e_name);
-	if (xsr_seen_entry(r->seen, &dn, &uuid, &csn)) {
+	if (xsr_seen_entry(r->seen, &dn, &uuid, &csn, is_entry_glue(rs->sr_entry) != 0)) {
 		r->end = XS_DUMP_STOPPED;
 	}
 	return go_on(r);
@@ -77,10 +79,38 @@ int xs_scan_entries(xs_op *x, int in_pool, void *seen)
 	return walk(&r, &cb);
 }
 
+static unsigned long long hash_of(const struct berval *ndn)
+{
+	unsigned long long hash = 14695981039346656037ULL; /* FNV-1a */
+	ber_len_t i;
+
+	for (i = 0; i < ndn->bv_len; i++) {
+		hash = (hash ^ (unsigned char)ndn->bv_val[i]) * 1099511628211ULL;
+	}
+	return hash + (hash == 0);
+}
+
+/* The entryUUID of the parent; that of the last one is remembered, for its next child. Empty for the suffix entry. */
+static xs_bytes parent_of(reading *r, Operation *op, Entry *e)
+{
+	struct berval pndn;
+	unsigned long long hash;
+
+	if (be_issuffix(op->o_bd, &e->e_nname)) {
+		return (xs_bytes){ 0, NULL };
+	}
+	dnParent(&e->e_nname, &pndn);
+	hash = hash_of(&pndn);
+	if (hash != r->parent) {
+		r->parent = xs_read_uuid(op, &pndn, r->parent_uuid, sizeof(r->parent_uuid)) ? hash : 0;
+	}
+	return (xs_bytes){ strlen(r->parent_uuid), r->parent_uuid };
+}
+
 /* The same as capture.c makes of an add. */
 static int show_state(reading *r, Operation *op, Entry *e)
 {
-	size_t len = xs_view_attributes(r->x->db, e->e_attrs, NULL);
+	size_t len = xs_view_attributes(e->e_attrs, NULL);
 	xs_modification *mods = op->o_tmpcalloc(len + 1, sizeof(*mods), op->o_tmpmemctx);
 	xs_change state = { .operation = XS_ADD, .mods = mods };
 	int enough;
@@ -88,7 +118,10 @@ static int show_state(reading *r, Operation *op, Entry *e)
 	state.csn = first_value(e, slap_schema.si_ad_entryCSN);
 	state.uuid = first_value(e, slap_schema.si_ad_entryUUID);
 	state.dn = XS_OUT(e->e_name);
-	state.mods_len = xs_view_attributes(r->x->db, e->e_attrs, mods);
+	if (r->parents == NULL) {
+		state.parent = parent_of(r, op, e);
+	}
+	state.mods_len = xs_view_attributes(e->e_attrs, mods);
 	enough = xsr_seen_state(r->seen, &state);
 	op->o_tmpfree(mods, op->o_tmpmemctx);
 	return enough;
@@ -97,15 +130,9 @@ static int show_state(reading *r, Operation *op, Entry *e)
 /* Whether the entry's children were met before. */
 static int met_parent(reading *r, const struct berval *ndn)
 {
-	unsigned long long hash = 14695981039346656037ULL; /* FNV-1a */
-	unsigned long long *place;
-	ber_len_t i;
+	unsigned long long hash = hash_of(ndn);
+	unsigned long long *place = &r->parents[hash % PARENTS];
 
-	for (i = 0; i < ndn->bv_len; i++) {
-		hash = (hash ^ (unsigned char)ndn->bv_val[i]) * 1099511628211ULL;
-	}
-	hash += hash == 0;
-	place = &r->parents[hash % PARENTS];
 	if (*place == hash) {
 		return 1;
 	}
@@ -177,6 +204,14 @@ int xs_dump(xs_op *x, void *seen)
 {
 	unsigned long long parents[PARENTS] = { 0 };
 	reading r = { .x = x, .seen = seen, .parents = parents, .may_yield = 1 };
+	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
+
+	return walk(&r, &cb);
+}
+
+int xs_read_all(xs_op *x, void *seen)
+{
+	reading r = { .x = x, .seen = seen, .may_yield = 1 };
 	slap_callback cb = { .sc_response = read_response, .sc_private = &r };
 
 	return walk(&r, &cb);

@@ -104,6 +104,7 @@ static int db_open(BackendDB *be, ConfigReply *cr)
 	if (database.tool_mode || rc > 0) {
 		return 0;
 	}
+	xs_check_order(db);
 	__atomic_store_n(&db->closed, 0, __ATOMIC_SEQ_CST);
 	xs_set_loading(db, 0);
 	wrap_txn(db);
@@ -161,16 +162,6 @@ int xs_reopen(xs_db *db, ConfigReply *reply)
 	return db_open(&be, reply);
 }
 
-/* What entries bear that met others. */
-static int register_attributes(void)
-{
-	AttributeDescription *ad = NULL;
-
-	return register_at("( " XS_ARC ".2.1 NAME 'xmppSyncConflict' DESC 'What became of the entry because it met another one' "
-		"EQUALITY caseIgnoreMatch SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 "
-		"NO-USER-MODIFICATION USAGE directoryOperation )", &ad, 0);
-}
-
 int xs_register(void)
 {
 	int rc;
@@ -195,7 +186,7 @@ int xs_register(void)
 
 	rc = config_register_schema(xs_config, xs_config_ocs);
 	if (rc == 0) {
-		rc = register_attributes();
+		rc = xs_marks_register();
 	}
 	if (rc == 0) {
 		rc = overlay_register(&xmppsync);

@@ -34,7 +34,8 @@ struct xs_db {
 	BI_op_txn *txn_below;      /* what bi_op_txn was before we wrapped it */
 	int loading;               /* atomic: everybody but us is answered "busy" */
 	int suffix_in_txn;         /* the open transaction added or deleted the suffix entry */
-	unsigned moves;            /* atomic: adds, renames and deletes begun or ended, which may reuse a DN */
+	unsigned moves;            /* atomic: changes of the tree that were committed, or may have been: see xs_capture_settle */
+	int order_checked;         /* db_open told of overlays in a wrong place */
 	int attributes_known;      /* when the open transaction began; the backend has only one at a time */
 };
 
@@ -45,6 +46,7 @@ struct xs_op {
 	OperationBuffer opbuf;
 	Operation *op;
 	OpExtra own;               /* marks the operation as ours */
+	OpExtra local;             /* instead of it, while we write like a client */
 	OpExtra *txn;              /* the open transaction */
 	int exclusive;             /* the clock's mutex is held for several changes */
 	slap_callback quiet;
@@ -56,6 +58,12 @@ struct xs_op {
 /* context.c */
 void xs_op_init(xs_op *x, xs_db *db, void *thrctx, int newmem);
 int xs_op_is_own(Operation *op);
+/* While `on`, what the operation does is a write of this server like that of a client. */
+void xs_op_set_local(xs_op *x, int on);
+/* Whether the operation is one of these; */
+int xs_op_is_local(Operation *op);
+/* in a transaction that is not committed yet. */
+int xs_op_is_local_in_txn(Operation *op);
 void xs_op_reset_csn(Operation *op);
 /* The same straight into the backend; `below` has to live as long as the operation. */
 void xs_op_init_below(xs_op *x, xs_db *db, void *thrctx, int newmem, BackendDB *be, BackendDB *below);
@@ -65,8 +73,44 @@ int xs_operational(Operation *op, SlapReply *rs);
 /* capture.c */
 int xs_hook_write(Operation *op, SlapReply *rs);
 int xs_hook_txn(Operation *op, int txnop, OpExtra **ptr);
+/* Has the operation captured when it has succeeded, if nobody did so yet. */
+void xs_capture_write(xs_db *db, Operation *op);
+/* Just before the backend takes it, when nobody else writes: reads once more what may have changed since. */
+void xs_capture_settle(Operation *op);
 /* The attributes of an entry that travel; `out` may be NULL to count them. */
-size_t xs_view_attributes(xs_db *db, Attribute *list, xs_modification *out);
+size_t xs_view_attributes(Attribute *list, xs_modification *out);
+
+/* derived.c: whether another overlay writes this because of something that a client did. */
+int xs_is_derived(Operation *op);
+/* Around such a write, which becomes a change of its own; returns what is to be given to xs_derived_end. */
+Modifications *xs_derived_begin(Operation *op);
+void xs_derived_end(Operation *op, Modifications *last);
+
+/* stack.c: a write of ours through the other overlays, but for those that would make something else of it. */
+int xs_write(xs_op *x, SlapReply *rs, slap_operation_t which);
+int xs_is_left_out(slap_overinst *on);
+/* Warns of overlays that stand where they must not. */
+void xs_check_order(xs_db *db);
+
+/* A modify is committed, and nobody else writes yet. */
+void xs_capture_committed(Operation *op);
+
+/* ordered.c */
+int xs_is_ordered(const AttributeDescription *ad);
+int xs_touches_ordered(const Modifications *list);
+/* Gives the values of ordered attributes their places. */
+void xs_number_values(Entry *e);
+/* Copies of the entry's ordered attributes, for attrs_free. */
+Attribute *xs_ordered_attributes(const Entry *e);
+
+/* marks.c */
+int xs_marks_register(void);
+/* A client decides about these attributes of the entry, or its name: the marks of what was lost in them go by the same write. */
+void xs_marks_clear(Operation *op, Entry *e);
+int xs_is_mark(const AttributeDescription *ad);
+/* Stands in for a backend's bi_access_allowed. */
+int xs_marks_access_allowed(Operation *op, Entry *e, AttributeDescription *desc, struct berval *val, slap_access_t access,
+	AccessControlState *state, slap_mask_t *maskp);
 
 /* look.c: the textual entryUUID of the entry with this normalised DN; 0: there is no such entry. */
 int xs_read_uuid(Operation *op, struct berval *ndn, char *text, size_t text_len);
@@ -100,8 +144,6 @@ int xs_transactions_register(void);
 
 /* attributes.c */
 int xs_replicated(AttributeDescription *ad, int in_add);
-/* Whether an overlay of this database makes the attribute's stored values itself. */
-int xs_made_here(xs_db *db, AttributeDescription *ad);
 int xs_attributes_known(xs_db *db);
 void xs_attributes_forget(xs_db *db, int known);
 /* Before a rename. */
