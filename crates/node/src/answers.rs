@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::Semaphore;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_link::{FileOffer, Group, Reply, ReplyLost};
-use xmppsync_replica::{Batch, Csn, EntrySet, Unseen};
+use xmppsync_replica::{Batch, Csn, EntrySet, Unseen, Vector};
 use xmppsync_wire::{
     FileRequest, Large, LoadRequest, Page, Payload, Pull, Reconcile, Session, encoded_size_estimate,
 };
@@ -45,9 +45,18 @@ type Parts = (Csn, Vec<Element>);
 /// A comparison that a peer has begun.
 struct Open {
     session: Session,
-    /// `None` while it is being taken from the journal.
-    set: Option<Arc<EntrySet>>,
+    /// `None` while the entries are being read.
+    listed: Option<Listed>,
     touched: Instant,
+}
+
+/// The entries at one moment.
+#[derive(Clone)]
+struct Listed {
+    set: Arc<EntrySet>,
+    /// What was in the database when it began to be read, and what of that was not seen.
+    vector: Vector,
+    unseen: Unseen,
 }
 
 impl Answers {
@@ -80,12 +89,12 @@ impl Answers {
                 Payload::LoadRequest(request) => return this.load(from, &request, reply).await,
                 Payload::FileRequest(request) => return this.file(from, request, reply).await,
                 Payload::Pull(pull) => this.page(pull).await,
-                Payload::Reconcile(_) | Payload::Fetch(_) | Payload::Entries(_) if this.is_loading() => {
+                Payload::Reconcile(_) | Payload::Fetch(_) | Payload::Offer(_) if this.is_loading() => {
                     busy("this server is being loaded")
                 }
                 Payload::Reconcile(question) => this.compare(question).await,
                 Payload::Fetch(fetch) => this.entries(fetch).await,
-                Payload::Entries(offer) => this.take(&from, offer).await,
+                Payload::Offer(offer) => this.look_at(&from, offer).await,
                 _ => Err((DefinedCondition::FeatureNotImplemented, "this cannot be asked for".to_owned())),
             };
             told(match answer {
@@ -190,45 +199,60 @@ impl Answers {
 
     async fn compare(&self, question: Reconcile) -> Result<Element, Refusal> {
         let Reconcile { session, round, vector, frame, .. } = question;
-        let (mut own, mut unseen) = (None, Unseen::default());
-        let set = match vector {
-            // The vector first: what it covers is in the set.
-            Some(_) => {
-                debug!("a server compares its entries with this one");
-                own = Some(lock(&self.shared.vector).clone());
-                unseen = self.shared.unseen_for_peers().await;
-                self.open(session).await?
-            }
-            None => self.find(session)?,
-        };
-        let frame =
-            set.answer(&frame).map_err(|problem| (DefinedCondition::BadRequest, problem.to_string()))?;
-        written(&Payload::Reconcile(Reconcile { session, round, vector: own, unseen, frame }))
+        let is_first = vector.is_some();
+        let listed = if is_first { self.open(session).await? } else { self.find(session)? };
+        let frame = listed.set.answer(&frame);
+        let frame = frame.map_err(|problem| (DefinedCondition::BadRequest, problem.to_string()))?;
+        let (vector, unseen) =
+            if is_first { (Some(listed.vector), listed.unseen) } else { (None, Unseen::default()) };
+        written(&Payload::Reconcile(Reconcile { session, round, vector, unseen, frame }))
     }
 
-    async fn open(&self, session: Session) -> Result<Arc<EntrySet>, Refusal> {
-        if !reserve(&mut lock(&self.comparisons), session) {
-            return busy("other servers are comparing their entries with this one");
+    /// Lists the entries. That may take longer than the peer waits for an answer: then it asks again.
+    async fn open(&self, session: Session) -> Result<Listed, Refusal> {
+        if lock(&self.shared.to_apply).is_taking() {
+            return busy("what another comparison brought is on its way into the database");
         }
+        if !reserve(&mut lock(&self.comparisons), session) {
+            let is_known = lock(&self.comparisons).iter().any(|open| open.session == session);
+            return if is_known {
+                self.find(session)
+            } else {
+                busy("other servers are comparing their entries")
+            };
+        }
+        debug!("a server compares its entries with this one");
+        let this = self.clone();
+        let listing = tokio::spawn(async move { this.list(session).await }.in_current_span());
+        match tokio::time::timeout(limits::LISTING_ANSWER, listing).await {
+            Ok(_) => self.find(session),
+            Err(_) => not_yet(),
+        }
+    }
+
+    async fn list(&self, session: Session) {
+        // The vector first: what it covers is in the set.
+        let vector = lock(&self.shared.vector).clone();
+        let unseen = self.shared.unseen_for_peers().await;
         let set = heal::inventory(&self.shared).await.map(Arc::new);
+        let listed = set.map(|set| Listed { set, vector, unseen });
         let mut open = lock(&self.comparisons);
-        match &set {
-            Some(set) => open.iter_mut().filter(|open| open.session == session).for_each(|open| {
-                (open.set, open.touched) = (Some(Arc::clone(set)), Instant::now());
+        match &listed {
+            Some(_) => open.iter_mut().filter(|open| open.session == session).for_each(|open| {
+                (open.listed, open.touched) = (listed.clone(), Instant::now());
             }),
             None => open.retain(|open| open.session != session),
         }
-        set.map_or_else(no_journal, Ok)
     }
 
-    fn find(&self, session: Session) -> Result<Arc<EntrySet>, Refusal> {
+    fn find(&self, session: Session) -> Result<Listed, Refusal> {
         let mut open = lock(&self.comparisons);
         let found = open.iter_mut().find(|open| open.session == session);
         let found = found.ok_or_else(|| {
             (DefinedCondition::ItemNotFound, "this comparison is not known (any more)".to_owned())
         })?;
         found.touched = Instant::now();
-        found.set.clone().map_or_else(|| busy("the entries are being listed"), Ok)
+        found.listed.clone().map_or_else(not_yet, Ok)
     }
 
     fn known_part(&self, csn: Csn, number: u32) -> Option<Element> {
@@ -247,15 +271,19 @@ impl Answers {
     }
 }
 
-/// Takes a place for a comparison, before the set of entries is: that takes a while, and others ask meanwhile.
+/// Takes a place for a comparison, before the set of entries is: that takes a while, and others ask meanwhile. `false`: there is
+/// none, or the comparison has it.
 fn reserve(open: &mut Vec<Open>, session: Session) -> bool {
-    if open.iter().any(|open| open.session == session && open.set.is_none()) {
+    if open.iter().any(|open| open.session == session) {
         return false;
     }
-    // The same one again begins anew.
-    open.retain(|open| open.session != session && open.touched.elapsed() < limits::COMPARISON_TIMEOUT);
+    let patience = |open: &Open| match open.listed {
+        Some(_) => limits::COMPARISON_TIMEOUT,
+        None => limits::LISTING_PATIENCE,
+    };
+    open.retain(|open| open.touched.elapsed() < patience(open));
     // Who has learned all that differs does not say so; somebody else needs the place.
-    let idle = |open: &Open| open.set.is_some() && open.touched.elapsed() > limits::COMPARISON_PAUSE;
+    let idle = |open: &Open| open.listed.is_some() && open.touched.elapsed() > limits::COMPARISON_PAUSE;
     if open.len() >= limits::COMPARISONS_MAX
         && let Some(place) = open.iter().position(idle)
     {
@@ -264,7 +292,7 @@ fn reserve(open: &mut Vec<Open>, session: Session) -> bool {
     if open.len() >= limits::COMPARISONS_MAX {
         return false;
     }
-    open.push(Open { session, set: None, touched: Instant::now() });
+    open.push(Open { session, listed: None, touched: Instant::now() });
     true
 }
 
@@ -288,6 +316,11 @@ fn written(payload: &Payload) -> Result<Element, Refusal> {
 
 fn no_journal<T>() -> Result<T, Refusal> {
     busy("this server has no journal at the moment")
+}
+
+/// The peer asks again in a moment.
+fn not_yet<T>() -> Result<T, Refusal> {
+    Err((DefinedCondition::UnexpectedRequest, "the entries are being listed".to_owned()))
 }
 
 fn busy<T>(text: &str) -> Result<T, Refusal> {
@@ -339,18 +372,21 @@ mod tests {
 
     #[test]
     fn a_comparison_has_its_place_before_its_entries_are_listed() {
+        let listed = || {
+            let set = Arc::new(EntrySet::new(Vec::new()).unwrap());
+            Some(Listed { set, vector: Vector::default(), unseen: Unseen::default() })
+        };
         let [first, second, third] = [1, 2, 3].map(Session::new);
         let mut open = Vec::new();
         assert!(reserve(&mut open, first) && reserve(&mut open, second));
         assert!(!reserve(&mut open, third), "all places are taken");
         assert!(!reserve(&mut open, first), "it is being listed already");
-        open[0].set = Some(Arc::new(EntrySet::new(Vec::new()).unwrap()));
-        assert!(reserve(&mut open, first), "it begins anew");
+        open[0].listed = listed();
         // Only one that was listed can be idle.
         let long_ago = Instant::now().checked_sub(limits::COMPARISON_PAUSE * 2).unwrap();
-        open.iter_mut().for_each(|open| open.touched = long_ago);
+        open[1].touched = long_ago;
         assert!(!reserve(&mut open, third));
-        open.iter_mut().for_each(|open| open.set = Some(Arc::new(EntrySet::new(Vec::new()).unwrap())));
+        open[0].touched = long_ago;
         assert!(reserve(&mut open, third) && open.len() == limits::COMPARISONS_MAX);
     }
 }

@@ -1,16 +1,19 @@
 //! Changes of others into the database, many per transaction.
 
+mod attempt;
+
 use crate::fail::{FailPoint, fail_point};
-use crate::host::{ContextCsnWrite, Failure, Outcome, Transaction};
+use crate::host::{Failure, Outcome, Transaction};
 use crate::limits;
-use crate::merging::{self, Merged, Scratch};
-use crate::shared::{Shared, inventory_record, lock};
-use crate::to_apply::{Incoming, Waiting};
+use crate::merging::{self, Scratch, Taking};
+use crate::shared::{Shared, lock};
+use crate::to_apply::{Ahead, Incoming, Waiting};
+use attempt::{Attempt, Committed, apply_alone, attempt};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 use tracing::{debug, error, warn};
 use xmppsync_journal::{Journal, JournalError, Record, SetAside};
-use xmppsync_replica::{Change, EntryUuid, Operation, Place, Vector};
+use xmppsync_replica::{Change, Csn, Place};
 
 /// LDAP result "other".
 const OTHER: i32 = 80;
@@ -24,29 +27,6 @@ pub(crate) enum Rest {
     Yield,
     /// The database needs a pause before the next attempt.
     Pause,
-}
-
-enum Attempt {
-    Committed(Box<Committed>),
-    /// The change at this index aborted the transaction.
-    FailedAt(usize, Failure),
-    /// The change at this index cannot be made inside of a transaction.
-    AloneAt(usize),
-    /// Failed for a reason that may pass; at the change with this index, if at one.
-    Temporary(Option<usize>, Failure),
-}
-
-/// What a transaction led to.
-#[derive(Default)]
-struct Committed {
-    /// The first `count` are through; those at these indices were refused.
-    count: usize,
-    refused: Vec<(usize, Failure)>,
-    /// For the inventory.
-    records: Vec<Record>,
-    /// Entries for which others may have waited.
-    come: Vec<EntryUuid>,
-    scratch: Scratch,
 }
 
 /// What is left of the work after a failure that may pass.
@@ -116,10 +96,11 @@ fn apply_all(
     let mut end = work.len();
     // The first one failed, and the rules for changes that meet are tried on it; it goes by itself.
     let (mut careful, mut alone) = (false, false);
+    let mut marking = true;
     while !work.is_empty() {
         let attempted = match alone {
             true => apply_alone(shared, transaction, &work[0], careful),
-            false => attempt(shared, transaction, &work[..end], careful),
+            false => attempt(shared, transaction, &work[..end], careful, marking),
         };
         match attempted {
             Attempt::Committed(committed) => {
@@ -127,6 +108,11 @@ fn apply_all(
                 write_down(shared, &work[..count], *committed);
                 work.drain(..count);
                 (end, careful, alone) = (work.len(), false, false);
+                marking = true;
+            }
+            Attempt::Unmarked(failure) => {
+                tell_unmarked(&failure);
+                marking = false;
             }
             Attempt::FailedAt(index, _) if matches!(work[index], Incoming::New(_)) => {
                 // Known after all, or its parent is not: looked for like any other.
@@ -161,6 +147,10 @@ fn apply_all(
     Ok(())
 }
 
+fn tell_unmarked(failure: &Failure) {
+    warn!("conflict: what was lost cannot be marked at its entries ({failure}); the next lines tell of it");
+}
+
 /// Whether it failed, perhaps, for what another server did at the same time.
 fn may_meet(shared: &Shared, incoming: &Incoming, failure: &Failure) -> bool {
     let Some(change) = incoming.change() else { return false };
@@ -170,7 +160,8 @@ fn may_meet(shared: &Shared, incoming: &Incoming, failure: &Failure) -> bool {
 /// The inventory first, then the vector: who reads the vector and then the inventory finds in it all that the vector covers.
 fn write_down(shared: &Shared, work: &[Incoming], committed: Committed) {
     fail_point(FailPoint::Applied);
-    let Committed { refused, mut records, come, scratch, .. } = committed;
+    let Committed { refused, mut records, come, scratch, ahead, not_ahead, taken, .. } = committed;
+    records.extend(absorb(shared, &taken));
     for (index, failure) in refused {
         if let Some(change) = work.get(index).and_then(Incoming::change) {
             set_aside(shared, change, &failure);
@@ -181,6 +172,7 @@ fn write_down(shared: &Shared, work: &[Incoming], committed: Committed) {
         let (operation, dn) = (change.operation.name(), change.operation.dn());
         debug!("{operation} of \"{dn}\" (CSN {}) was applied late", change.csn);
     }
+    records.extend(note_ahead(shared, &ahead, not_ahead));
     shared.store.write(records);
     scratch.commit(shared);
     {
@@ -190,105 +182,30 @@ fn write_down(shared: &Shared, work: &[Incoming], committed: Committed) {
     lock(&shared.to_apply).release(&come);
 }
 
-fn attempt(shared: &Shared, transaction: &mut dyn Transaction, work: &[Incoming], careful: bool) -> Attempt {
-    let atomic = match transaction.begin() {
-        Ok(atomic) => atomic,
-        Err(failure) => return Attempt::Temporary(None, failure),
-    };
-    // Without transactions each change stands alone, so that a failed one takes no other with it.
-    let work = if atomic { work } else { &work[..work.len().min(1)] };
-    match attempt_in(shared, transaction, work, careful) {
-        Ok((committed, vector)) => {
-            committed.scratch.announce(shared);
-            fail_point(FailPoint::Applying);
-            match commit(transaction, &vector, atomic) {
-                Ok(()) => Attempt::Committed(committed),
-                Err(failure) => Attempt::Temporary(None, failure),
-            }
-        }
-        Err(failed) => {
-            transaction.abort();
-            failed
-        }
-    }
+/// What is in the database before its turn from now on, and what is not any more.
+fn note_ahead(shared: &Shared, ahead: &Ahead, not_ahead: BTreeSet<Csn>) -> Vec<Record> {
+    let mut records: Vec<Record> = not_ahead.into_iter().map(Record::InTurn).collect();
+    records.extend(ahead.records());
+    let known = &mut lock(&shared.to_apply).ahead;
+    records.iter().for_each(|record| known.note(record));
+    records.extend(known.forget().into_iter().map(Record::InTurn));
+    records
 }
 
-fn attempt_in(
-    shared: &Shared,
-    transaction: &mut dyn Transaction,
-    work: &[Incoming],
-    careful: bool,
-) -> Result<(Box<Committed>, Vector), Attempt> {
-    let mut vector = lock(&shared.vector).clone();
-    let mut done = Box::new(Committed { count: work.len(), ..Committed::default() });
-    let begun = Instant::now();
-    for (index, incoming) in work.iter().enumerate() {
-        if index > 0 && begun.elapsed() > limits::TRANSACTION_TIME {
-            // Clients wait for it.
-            done.count = index;
-            break;
-        }
-        incoming.advance(&mut vector);
-        let Some(change) = incoming.change() else { continue };
-        if is_outdated(shared, incoming) {
-            continue;
-        }
-        let plain = match incoming {
-            _ if (careful && index == 0) || done.scratch.needs_rules(shared, incoming) => Outcome::Care,
-            Incoming::New(entry) => transaction.add_new(entry),
-            Incoming::State(state) => transaction.apply_state(state),
-            _ => transaction.apply(change),
-        };
-        match plain {
-            Outcome::Applied => {
-                done.records.push(inventory_record(change));
-                if matches!(incoming, Incoming::New(_) | Incoming::State(_)) {
-                    done.scratch.note_state(shared, transaction, change);
-                }
-                if let Operation::Delete { .. } = change.operation {
-                    done.scratch.handle_deleted(change);
-                }
-            }
-            Outcome::Refused(failure) if !failure.is_missing_entry() => {
-                done.refused.push((index, failure));
-                continue;
-            }
-            Outcome::Care | Outcome::Refused(_) => {
-                match merging::apply(shared, transaction, &mut done.scratch, &vector, incoming) {
-                    Merged::Done => match merging::inventory(transaction, change) {
-                        Ok(record) => done.records.extend(record),
-                        Err(failure) => return Err(Attempt::Temporary(Some(index), failure)),
-                    },
-                    Merged::Waits(missing) => {
-                        done.scratch.wait(change, missing);
-                        continue;
-                    }
-                    Merged::Failed(outcome) => return Err(failed(index, outcome)),
-                }
-            }
-            other => return Err(failed(index, other)),
-        }
-        handle_deleted(shared, change);
-        if !matches!(change.operation, Operation::Modify(_)) {
-            done.come.push(change.uuid);
-        }
+/// What waited and is in a state that was taken is not made once more.
+fn absorb(shared: &Shared, taken: &[Arc<Taking>]) -> Vec<Record> {
+    let mut to_apply = lock(&shared.to_apply);
+    let waiting = &mut to_apply.waiting;
+    let mut records = Vec::new();
+    if waiting.is_empty() {
+        return records;
     }
-    Ok((done, vector))
-}
-
-/// What an outcome that ends the transaction means for the attempt.
-fn failed(index: usize, outcome: Outcome) -> Attempt {
-    match outcome {
-        Outcome::Alone(_) => Attempt::AloneAt(index),
-        Outcome::Failed(failure) | Outcome::Refused(failure) => Attempt::FailedAt(index, failure),
-        // It may be something else that holds it up.
-        Outcome::Temporary(failure) if failure.is_busy() => Attempt::Temporary(None, failure),
-        Outcome::Temporary(failure) => Attempt::Temporary(Some(index), failure),
-        Outcome::Applied | Outcome::Care => {
-            let text = "the rules for changes that meet ask for themselves".to_owned();
-            Attempt::FailedAt(index, Failure { result: OTHER, text })
-        }
+    for taking in taken {
+        let contained = taking.contained(waiting.of(taking.state.uuid));
+        waiting.remove(&contained);
+        records.extend(contained.into_iter().map(Record::ClearedAside));
     }
+    records
 }
 
 /// What waited when the journal was closed.
@@ -301,49 +218,6 @@ pub(crate) fn waiting(journal: &Journal) -> Result<Waiting, JournalError> {
         }
     }
     Ok(waiting)
-}
-
-/// A state that a delete has overtaken.
-fn is_outdated(shared: &Shared, incoming: &Incoming) -> bool {
-    let (Incoming::State(state) | Incoming::New(state)) = incoming else { return false };
-    matches!(state.operation, Operation::Put(_)) && lock(&shared.captured).deleted.outdates(state)
-}
-
-/// A state that is on its way must not bring back what is deleted.
-fn handle_deleted(shared: &Shared, change: &Change) {
-    if matches!(change.operation, Operation::Delete { .. }) {
-        lock(&shared.captured).deleted.note(change);
-    }
-}
-
-/// Makes a change that commits by itself, like [`attempt`] without a transaction. A crash before the vector is stored makes it come
-/// again.
-fn apply_alone(
-    shared: &Shared,
-    transaction: &mut dyn Transaction,
-    incoming: &Incoming,
-    careful: bool,
-) -> Attempt {
-    transaction.set_exclusive(true);
-    let attempted = attempt_in(shared, transaction, std::slice::from_ref(incoming), careful);
-    transaction.set_exclusive(false);
-    let (committed, vector) = match attempted {
-        Ok(done) => done,
-        Err(failed) => return failed,
-    };
-    // Where that fails, the next transaction stores it.
-    let _ = transaction.write_context_csn(&vector);
-    Attempt::Committed(committed)
-}
-
-/// The vector is written in the transaction that it describes: both are durable or neither is. Without a
-/// transaction the changes are durable already, and a vector that cannot be written now is written next time.
-fn commit(transaction: &mut dyn Transaction, vector: &Vector, atomic: bool) -> Result<(), Failure> {
-    if transaction.write_context_csn(vector) == ContextCsnWrite::Failed && atomic {
-        transaction.abort();
-        return Err(Failure { result: OTHER, text: "contextCSN could not be written".to_owned() });
-    }
-    transaction.commit()
 }
 
 fn set_aside(shared: &Shared, change: &Arc<Change>, failure: &Failure) {

@@ -121,6 +121,14 @@ impl Captured {
         }
     }
 
+    /// These became part of a later one, which is what others will hear of.
+    pub(crate) fn handle_absorbed(&mut self, absorbed: Vec<(Csn, Arc<Change>)>) {
+        for (csn, later) in absorbed {
+            self.unwritten.remove(&csn);
+            self.unwritten.insert(later.csn, later);
+        }
+    }
+
     /// The changes of this entry after `csn` that the journal does not know of yet.
     pub(crate) fn later(&self, uuid: EntryUuid, after: Option<Csn>) -> Vec<Arc<Change>> {
         let later =

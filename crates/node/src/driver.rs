@@ -1,6 +1,7 @@
 //! The loop of one replica: everything that happens goes through here, one event at a time.
 
 mod comparing;
+mod doubting;
 mod loading;
 
 use crate::answers::Answers;
@@ -215,6 +216,7 @@ impl Running<'_> {
         let mut behind = Vec::new();
         self.incoming.empty = self.is_empty();
         let pull = self.incoming.act(&self.group, &driver.shared, &driver.config, now, &mut behind);
+        self.outgoing.handle_queued(&std::mem::take(&mut self.incoming.queued), &driver.shared, now);
         for want in behind {
             match want {
                 Want::Compare(peer) => self.compare(peer, Why::CatchUp, now),
@@ -290,7 +292,7 @@ impl Running<'_> {
             Event::Live { from, payload, .. } => {
                 self.incoming.handle_live(&from, &payload, &self.driver.shared, now);
             }
-            Event::Echo { id } => self.outgoing.handle_echo(&id),
+            Event::Echo { id } => self.outgoing.handle_echo(&id, now),
             Event::Refused { reason, .. } => self.outgoing.handle_refused(&reason, now),
             Event::Published { id, result } => self.outgoing.handle_published(&id, result, now),
             Event::Request { from, payload, reply } => self.answer(from, &payload, reply),
@@ -325,6 +327,7 @@ impl Running<'_> {
     /// What was committed last still goes out, if the line is up.
     async fn flush(&mut self, events: &mut Receiver<Event>) {
         let deadline = Instant::now() + limits::FLUSH_TIMEOUT;
+        self.outgoing.handle_end();
         loop {
             let timeout = self.work();
             let now = Instant::now();

@@ -1,24 +1,26 @@
 //! The comparison of this database with a peer's, and the mending of what differs, in both directions.
 //!
-//! The side that begins learns what differs ([`Comparison`]), fetches from the peer what is newer there, and offers
-//! what is newer here. An entry that one side lacks is deleted on the other one only when a tombstone says so, or when the side
-//! that lacks it has seen that state of it: so it is offered to that side, which decides.
+//! The side that begins learns which entries differ ([`Comparison`]), asks the peer what it knows of them, and judges what becomes of
+//! each here ([`Sides::judge`](xmppsync_replica::Sides::judge)). What the peer is to look at is offered to it: it does the same.
 
 mod fetching;
+mod judging;
+pub(crate) mod knowledge;
 mod offering;
 
 use crate::files::FileError;
 use crate::limits;
-use crate::shared::{Seen, Shared, lock};
+use crate::reads;
+use crate::shared::{Shared, lock};
 use crate::states;
 use crate::to_apply::Incoming;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::stanza_error::DefinedCondition;
 use xmppsync_journal::Record;
-use xmppsync_journal::limits::SET_ASIDES_MAX;
 use xmppsync_link::{Group, RequestError};
 use xmppsync_replica::{
     Change, CompareError, Comparison, Csn, Differences, EntrySet, EntryUuid, Operation, Step, Unseen, Vector,
@@ -44,14 +46,21 @@ pub(crate) enum HealError {
     Lost,
     #[error("it has changes that are further ahead of this server's clock than xmppsync-max-drift allows")]
     Drift,
-    #[error("this server is being stopped")]
-    Stopped,
 }
 
 impl HealError {
     fn is_busy(&self) -> bool {
+        self.is_refused_for(DefinedCondition::ResourceConstraint)
+    }
+
+    /// The peer is reading its entries.
+    fn is_not_yet(&self) -> bool {
+        self.is_refused_for(DefinedCondition::UnexpectedRequest)
+    }
+
+    fn is_refused_for(&self, why: DefinedCondition) -> bool {
         let HealError::Request(RequestError::Refused { condition, .. }) = self else { return false };
-        *condition == DefinedCondition::ResourceConstraint
+        *condition == why
     }
 }
 
@@ -67,6 +76,8 @@ pub(crate) struct Healed {
     pub(crate) given: usize,
     /// States that could not be had.
     pub(crate) left: usize,
+    /// Entries that are left alone, because something comes to them in its turn.
+    pub(crate) coming: usize,
 }
 
 /// What a comparison needs.
@@ -74,40 +85,55 @@ pub(crate) struct Healer {
     pub(crate) group: Arc<Group>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) peer: FullJid,
-    pub(crate) session: Session,
+    /// The vector moves to the peer's: this replica was behind, and is not any more.
+    pub(crate) catches_up: bool,
 }
 
 impl Healer {
-    /// Compares and mends. With `catch_up` the vector moves to the peer's: this replica was behind, and is not any more.
-    pub(crate) async fn run(self, catch_up: bool) -> Result<Healed, HealError> {
+    /// Compares and mends all entries, or looks at these only.
+    pub(crate) async fn run(self, only: Option<Vec<EntryUuid>>) -> Result<Healed, HealError> {
+        let Some(uuids) = only else { return self.mend_all().await };
+        let mut healed = Healed::default();
+        self.mend(&uuids, &mut healed).await?;
+        Ok(healed)
+    }
+
+    async fn mend_all(&self) -> Result<Healed, HealError> {
         let losses = lock(&self.shared.to_apply).losses();
         let (differences, vector, unseen) = self.compare().await?;
         let Differences { here, there } = differences;
-        let all: Vec<EntryUuid> = here.union(&there).copied().collect();
+        let mut all: BTreeSet<EntryUuid> = here.union(&there).copied().collect();
+        all.extend(in_question(&self.shared));
         let mut healed = Healed { vector, unseen, ..Healed::default() };
-        let offers = self.fetch_all(&all, &mut healed).await?;
-        self.offer_all(offers, &mut healed).await?;
+        self.mend(&all.into_iter().collect::<Vec<_>>(), &mut healed).await?;
         if lock(&self.shared.to_apply).losses() != losses {
             return Err(HealError::Lost);
         }
-        if catch_up {
+        if self.catches_up {
             self.reach(&healed).await?;
         }
         Ok(healed)
+    }
+
+    async fn mend(&self, uuids: &[EntryUuid], healed: &mut Healed) -> Result<(), HealError> {
+        let offers = self.look_at(uuids, healed).await?;
+        self.offer_all(offers, healed).await
     }
 
     async fn compare(&self) -> Result<(Differences, Vector, Unseen), HealError> {
         let vector = lock(&self.shared.vector).clone();
         let set = inventory(&self.shared).await.ok_or(HealError::NoJournal)?;
         let (mut comparison, mut frame) = Comparison::begin(set)?;
+        let session = Session::new(rand::random());
         let (mut peer, mut unseen) = (None, Unseen::default());
         for round in 0.. {
             let own = (round == 0).then(|| vector.clone());
-            let ask =
-                Reconcile { session: self.session, round, vector: own, unseen: Unseen::default(), frame };
-            let Payload::Reconcile(answer) = self.request(Payload::Reconcile(ask)).await? else {
-                return Err(HealError::Unexpected);
+            let ask = Reconcile { session, round, vector: own, unseen: Unseen::default(), frame };
+            let answer = match round {
+                0 => self.begin(Payload::Reconcile(ask)).await?,
+                _ => self.request(Payload::Reconcile(ask)).await?,
             };
+            let Payload::Reconcile(answer) = answer else { return Err(HealError::Unexpected) };
             if round == 0 {
                 (peer, unseen) = (answer.vector, answer.unseen);
             }
@@ -121,9 +147,26 @@ impl Healer {
         Err(HealError::Unexpected)
     }
 
+    /// The peer reads all of its entries first, which may take longer than an answer.
+    async fn begin(&self, ask: Payload) -> Result<Payload, HealError> {
+        let until = Instant::now() + limits::LISTING_PATIENCE;
+        loop {
+            match self.request(ask.clone()).await {
+                Err(problem) if problem.is_not_yet() && Instant::now() < until => {
+                    tokio::time::sleep(limits::LISTING_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     async fn request(&self, payload: Payload) -> Result<Payload, HealError> {
-        let answer =
-            self.group.request(self.peer.clone(), payload.to_element()?, limits::PULL_TIMEOUT).await?;
+        self.request_within(payload, limits::PULL_TIMEOUT).await
+    }
+
+    async fn request_within(&self, payload: Payload, timeout: Duration) -> Result<Payload, HealError> {
+        let (peer, payload) = (self.peer.clone(), payload.to_element()?);
+        let answer = self.shared.patience.request(&self.group, peer, payload, timeout).await?;
         Ok(Payload::decode(&answer)?)
     }
 
@@ -141,39 +184,11 @@ impl Healer {
     }
 }
 
-/// What the journal knows of an entry.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Known {
-    pub(crate) entry: Option<Csn>,
-    pub(crate) tombstone: Option<Csn>,
-    pub(crate) refused: bool,
-}
-
-/// What becomes of a state that a peer has.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
-    Take,
-    GiveEntry,
-    GiveTombstone(Csn),
-    Leave,
-}
-
-impl Known {
-    /// The later one wins, entry or delete.
-    pub(crate) fn judge(&self, theirs: &Change, seen: &Seen) -> Judgement {
-        let delete = matches!(theirs.operation, Operation::Delete { .. });
-        match (self.entry, self.tombstone) {
-            (Some(entry), _) if entry > theirs.csn => Judgement::GiveEntry,
-            (Some(entry), _) if entry == theirs.csn && !delete => Judgement::Leave,
-            (Some(_), _) => Judgement::Take,
-            (None, _) if delete => Judgement::Leave,
-            (None, Some(gone)) if gone >= theirs.csn => Judgement::GiveTombstone(gone),
-            (None, _) if self.refused => Judgement::Leave,
-            // It was here once in just this state.
-            (None, None) if seen.covers(theirs.csn) => Judgement::GiveTombstone(theirs.csn),
-            (None, _) => Judgement::Take,
-        }
-    }
+/// Entries in doubt, entries that changes wait for, and those whose changes wait.
+pub(crate) fn in_question(shared: &Shared) -> BTreeSet<EntryUuid> {
+    let mut all = lock(&shared.names).doubts.clone();
+    all.extend(lock(&shared.to_apply).waiting.entries());
+    all
 }
 
 pub(crate) fn tombstone(uuid: EntryUuid, csn: Csn) -> Change {
@@ -189,33 +204,9 @@ pub(crate) fn as_put(change: Change) -> Change {
 
 /// The entries of the database as one set.
 pub(crate) async fn inventory(shared: &Shared) -> Option<EntrySet> {
-    let listed = shared.store.ask(|journal| {
-        let mut entries = Vec::new();
-        journal.inventory_for_each(|uuid, csn| entries.push((uuid, csn)))?;
-        Ok(entries)
-    });
-    let entries = listed.await.ok()?;
+    let entries = reads::prints(shared).await?;
     // Hashing takes a while; the hub's thread has other things to do.
     tokio::task::spawn_blocking(|| EntrySet::new(entries).ok()).await.ok()?
-}
-
-/// What the journal knows of these entries.
-pub(crate) async fn knowledge(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<BTreeMap<EntryUuid, Known>> {
-    let known = shared.store.ask(move |journal| {
-        let refused: BTreeSet<EntryUuid> =
-            journal.set_asides()?.into_iter().map(|set_aside| set_aside.uuid).collect();
-        // So many that the oldest are forgotten: it may be any.
-        let forgotten = refused.len() as u64 >= SET_ASIDES_MAX;
-        let mut known = BTreeMap::new();
-        for uuid in uuids {
-            let entry = journal.inventory_get(uuid)?;
-            let tombstone = journal.tombstone(uuid)?.map(|(csn, _)| csn);
-            let refused = forgotten || refused.contains(&uuid);
-            known.insert(uuid, Known { entry, tombstone, refused });
-        }
-        Ok(known)
-    });
-    known.await.ok()
 }
 
 /// Tells the admin what a comparison came to; nothing of a regular check that found nothing.
@@ -232,7 +223,7 @@ pub(crate) fn report(peer: &FullJid, catch_up: bool, outcome: &Result<Healed, He
         }
         Ok(Healed { taken, given, left, .. }) => warn!(
             "compared with {peer}: {taken} entries or deletes taken from it, {given} given to it, {left} still differ: \
-             refused on one side (see \"set aside\" in its log), or too large"
+             refused on one side (see \"set aside\" in its log), too large, or written without a pause"
         ),
         // It is tried again, with whom has time.
         Err(problem) if problem.is_busy() => debug!("not compared with {peer}: {problem}"),

@@ -35,6 +35,8 @@ pub trait Opening {
     /// # Errors
     /// When the database cannot be read.
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure>;
+    /// The entry with this DN.
+    fn find(&mut self, dn: &str) -> Option<EntryUuid>;
     /// What [`new_csn`](Self::new_csn) gives from now on is later than this.
     fn observe(&mut self, csn: Csn);
     /// A CSN of this server that is later than all before: those that it gave, that were observed, and that [`standing`](Self::standing)
@@ -76,6 +78,8 @@ pub struct Stored<'a> {
     pub uuid: EntryUuid,
     /// Its entryCSN, if it has one; see [`Csn::parse_stored`].
     pub csn: Option<Csn>,
+    /// It is deleted, and only there because of its children.
+    pub glue: bool,
 }
 
 /// A state of a database's file.
@@ -105,7 +109,7 @@ impl Generation {
 
 /// A thread of the host, ready to read. Valid within one call of [`Replica::read`](crate::Replica::read).
 pub trait Reader {
-    /// The entry as it is now, as the change that would add it; `None` when there is none.
+    /// The entry as it is now, as the change that would add it, with its parent; `None` when there is none.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -116,6 +120,12 @@ pub trait Reader {
     /// # Errors
     /// When the database cannot be read to its end.
     fn dump(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure>;
+    /// Shows every entry once, with its parent, in any order, until `each` returns `false`. What is written meanwhile may be seen or
+    /// not.
+    ///
+    /// # Errors
+    /// When the database cannot be read to its end.
+    fn read_all(&mut self, each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure>;
     /// Shows every entry that has an entryCSN, until `each` returns `false`. What is written meanwhile may be seen or not.
     ///
     /// # Errors
@@ -148,13 +158,17 @@ pub trait Transaction {
     fn set_exclusive(&mut self, on: bool);
     /// Makes one change.
     fn apply(&mut self, change: &Change) -> Outcome;
-    /// Makes an entry as a comparison found it elsewhere, or deletes it; nothing where it is later here.
+    /// Makes an entry as a comparison or a load found it elsewhere, nothing where it is later here; or deletes it, which asks for care
+    /// where it is later here.
     fn apply_state(&mut self, state: &Change) -> Outcome;
     /// Adds an entry ([`Operation::Put`](xmppsync_replica::Operation::Put)) whose entryUUID is not in the database, so
     /// that nothing has to be looked for.
     fn add_new(&mut self, entry: &Change) -> Outcome;
     /// Does just what the change says to its entry, whatever that one's entryCSN. `checked`: unless the schema forbids it.
     fn apply_merged(&mut self, change: &Change, checked: bool) -> Outcome;
+    /// Makes a modify as a write of this server: under a new CSN instead of the change's, unless the transaction is aborted told to
+    /// [`Replica::captured`](crate::Replica::captured) or its like, and whatever the schema says.
+    fn write(&mut self, change: &Change) -> Outcome;
     /// The entry as it is in the open transaction, as the change that would add it.
     ///
     /// # Errors
@@ -167,8 +181,12 @@ pub trait Transaction {
     /// # Errors
     /// When that cannot be told.
     fn has_children(&mut self, dn: &str) -> Result<bool, Failure>;
+    /// What the schema has against the entry with this DN, if anything.
+    fn schema_problem(&mut self, dn: &str) -> Option<String>;
     /// Whether the attribute has at most one value.
     fn is_single(&mut self, attribute: &str) -> bool;
+    /// Whether clients may write the attribute. Others are the host's own bookkeeping.
+    fn is_of_clients(&mut self, attribute: &str) -> bool;
     /// The form in which equal values of the attribute are equal bytes.
     fn normalize(&mut self, attribute: &str, value: &[u8]) -> Vec<u8>;
     /// Stores the vector with the data.

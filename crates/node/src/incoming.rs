@@ -24,7 +24,7 @@ use xmpp_parsers::jid::{BareJid, FullJid};
 use xmpp_parsers::minidom::Element;
 use xmppsync_journal::Record;
 use xmppsync_link::Group;
-use xmppsync_replica::{Action, Batch, Change, Csn, Inbox, InboxLimits, ServerId, Vector};
+use xmppsync_replica::{Action, Batch, Change, Csn, EntryUuid, Inbox, InboxLimits, ServerId, Vector};
 use xmppsync_wire::{Assembler, NoticeKind, Payload};
 
 /// What cannot be had by pulls.
@@ -53,6 +53,8 @@ pub(crate) struct Incoming {
     own: OwnChanges,
     /// Something did not fit into the queue to apply: what comes is dropped until that is empty.
     overflowed: bool,
+    /// The changes that were queued since the driver looked, and their entries.
+    pub(crate) queued: Vec<(EntryUuid, Csn)>,
     /// Members whose card cannot be used, so that each is reported once.
     refused_cards: BTreeSet<BareJid>,
     pub(crate) known: KnownPeers,
@@ -78,6 +80,7 @@ impl Incoming {
             waiting: None,
             requests: JoinSet::new(),
             overflowed: false,
+            queued: Vec::new(),
             refused_cards: BTreeSet::new(),
             known: KnownPeers::default(),
             dropped: 0,
@@ -136,7 +139,7 @@ impl Incoming {
             Ok(Payload::Large(large)) if self.members.may_send(from, large.origin) => {
                 // It stands in the journal of whoever has it.
                 if !shared.clock.refuses(large.csn, from) {
-                    self.inbox.handle_large(large.csn, now);
+                    self.inbox.handle_large((large.boot, large.seq), large.csn, now);
                 }
                 None
             }
@@ -221,7 +224,7 @@ impl Incoming {
             match action {
                 Action::Apply(batch) => self.queue(batch, shared),
                 Action::Pull { id, from, have } => {
-                    self.ask(group, Asked { id, from, have, part: None }, now);
+                    self.ask(group, Asked { id, from, have, part: None }, shared, now);
                 }
                 Action::Reconcile { with } if self.empty => {
                     self.inbox.hold();
@@ -260,6 +263,7 @@ impl Incoming {
         let (origin, boot, first) = (batch.origin, batch.boot, batch.first);
         let changes: Vec<Arc<Change>> = batch.changes.into_iter().map(Arc::new).collect();
         let work = changes.iter().cloned().map(Work::Change).collect();
+        self.queued.extend(changes.iter().map(|change| (change.uuid, change.csn)));
         if !shared.store.has_room() || !lock(&shared.to_apply).push(work) {
             warn!(
                 "more changes come than can be applied, or noted in the journal; those of server {origin} are asked for again later"

@@ -33,6 +33,7 @@ mod members;
 mod merging;
 mod opening;
 mod outgoing;
+mod patience;
 mod reads;
 mod replica;
 mod shared;

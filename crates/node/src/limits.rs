@@ -23,6 +23,11 @@ pub const TEMPORARY_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub const PANIC_PAUSE: Duration = Duration::from_secs(30);
 /// How long a captured change is held back before slapd's pending CSNs are read again.
 pub const COMMIT_ORDER_PAUSE: Duration = Duration::from_millis(1);
+/// How often what slapd notes of binds is sent, where nothing else is: it is exact to a second anyway, and a program that binds
+/// some hundred times a second must not make as many changes of it.
+pub const BOOKKEEPING_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of it that are held back for that.
+pub const BOOKKEEPING_BYTES_MAX: usize = 1024 * 1024;
 /// How long one operation may hold back those after it before that is told.
 pub const BARRIER_PATIENCE: Duration = Duration::from_secs(10);
 /// Least time between two cards that differ in the vector only.
@@ -35,6 +40,12 @@ pub const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 pub const PULLS_MAX: usize = 64;
 /// How long the answer to a pull may take.
 pub const PULL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often that time is doubled, and what is asked for halved, for a peer that is late: to four minutes, and 4 kB.
+pub const PATIENCE_STEPS_MAX: u32 = 4;
+/// Answers in a row that have to be quick before it is taken back by one step.
+pub const QUICK_ANSWERS: u32 = 16;
+/// Peers of whom that is remembered.
+pub const SLOW_PEERS_MAX: usize = 1_000;
 /// Bytes of content in one page. Base64 and markup have to fit into a stanza with it.
 pub const PAGE_BYTES_MAX: u32 = 64 * 1024;
 /// Bytes of a batch on the wire that go into a page; a larger one goes in parts.
@@ -97,6 +108,36 @@ pub const ENTRIES_BYTES_MAX: u32 = 100 * 1024;
 pub const LOOKED_UP_AT_ONCE: usize = 64;
 /// Comparisons by peers that are open at one time; each holds the whole set of entries.
 pub const COMPARISONS_MAX: usize = 2;
+/// How long a peer that wants to compare waits for this server's entries to be listed before it is told to ask again;
+pub const LISTING_ANSWER: Duration = Duration::from_secs(10);
+/// how long it asks,
+pub const LISTING_PATIENCE: Duration = Duration::from_secs(900);
+/// and the pause before it asks again.
+pub const LISTING_PAUSE: Duration = Duration::from_secs(2);
+/// How often entries are looked at again that are being written, or differ for no reason that is known,
+pub const SETTLE_TRIES: u32 = 10;
+/// and the pause before: longer than [`BOOKKEEPING_PAUSE`], for which a server may keep something to itself.
+pub const SETTLE_PAUSE: Duration = Duration::from_secs(2);
+/// Changes of an entry that a comparison names, so that they fit an answer with an entry; of more than these it is told as much,
+pub const PAST_CHANGES_MAX: usize = 700;
+/// changes that wait,
+pub const PAST_WAITING_MAX: usize = 100;
+/// and moves.
+pub const PAST_MOVES_MAX: usize = 50;
+/// Changes that are asked for to know what those mean that are made again.
+pub const TOLD_CHANGES_MAX: usize = 5_000;
+/// Moves that are learned in one step.
+pub const MOVES_LEARNED_AT_ONCE: usize = 100;
+/// States that are put into the queue to apply together.
+pub const STATES_QUEUED_AT_ONCE: usize = 100;
+/// Entries that a peer is to look at together,
+pub const OFFERED_AT_ONCE: usize = 64;
+/// and how long that may take.
+pub const OFFER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause before entries in doubt are compared with another server's; it doubles with each attempt that leaves some,
+pub const DOUBT_PAUSE: Duration = Duration::from_secs(2);
+/// to this.
+pub const DOUBT_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// How long a comparison may stand still while another peer wants its place.
 pub const COMPARISON_PAUSE: Duration = Duration::from_secs(3);
 /// How long it may stand still.
@@ -141,10 +182,25 @@ pub const STATES_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const RECENT_DELETES_MAX: usize = 10_000;
 /// How long a transaction waits for what the journal knows of an entry.
 pub const HISTORY_PATIENCE: Duration = Duration::from_secs(2);
+/// Entries whose changes are kept in memory after the journal was asked for them,
+pub const HISTORIES_MAX: usize = 4;
+/// and bytes of each.
+pub const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long a transaction waits for a client's write that is committed to be told: so often,
 pub const CLIENT_TRIES: u32 = 100;
 /// and so long each time.
 pub const CLIENT_PAUSE: Duration = Duration::from_micros(200);
+/// Entries in doubt that are kept, to be compared with other servers.
+pub const DOUBTS_MAX: usize = 10_000;
+/// Changes that come in their turn, and are in the database already because a comparison took the state that they led to: as many are
+/// remembered.
+pub const AHEAD_MAX: usize = 100_000;
+/// Marks of losses that an entry bears; the oldest go.
+pub const MARKS_MAX: usize = 32;
+/// Bytes of a lost value that its mark shows; a larger one is named by its digest.
+pub const MARK_BYTES_MAX: usize = 512;
+/// Entries that are marked in one transaction: marks are writes, which go to all servers.
+pub const MARKED_ENTRIES_MAX: usize = 100;
 /// Attempts to do what a client's rename or delete means for others.
 pub const FOLLOW_ATTEMPTS: u32 = 30;
 /// How long a transaction that applies changes takes, more or less: clients that write wait for it.

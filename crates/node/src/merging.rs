@@ -1,9 +1,17 @@
 //! Changes that meet others: the rules of [`merge`] at work on the host's database, inside of the transaction that applies.
 
+mod entry;
+mod histories;
+mod marks;
 mod memory;
+mod taking;
 mod tree;
 
+pub(crate) use entry::is_glue;
+pub(crate) use histories::Histories;
 pub(crate) use memory::Names;
+pub(crate) use taking::{Taking, is_plain, learn, take};
+pub(crate) use tree::client_move;
 
 use crate::host::{Failure, Outcome, Transaction};
 use crate::limits;
@@ -29,6 +37,10 @@ pub(crate) struct Scratch {
     /// Where they were.
     places: BTreeMap<EntryUuid, Place>,
     lost: Vec<Lost>,
+    /// Entries of which it is not known what later changes made of them, and the change that came late.
+    doubts: BTreeMap<EntryUuid, Csn>,
+    /// Entries that several servers made together into something that the schema forbids, and what it says.
+    forbidden: BTreeMap<EntryUuid, String>,
     /// Changes that wait for another entry.
     waiting: Vec<(EntryUuid, Arc<Change>)>,
 }
@@ -41,6 +53,8 @@ pub(crate) enum Merged {
     Done,
     /// It has to wait for this entry.
     Waits(EntryUuid),
+    /// A state is not taken, or not now.
+    Left,
     /// As the outcome of a plain attempt.
     Failed(Outcome),
 }
@@ -61,15 +75,16 @@ impl Scratch {
     }
 
     /// A plain delete was made, and its entry was where the change says.
-    pub(crate) fn handle_deleted(&mut self, change: &Change) {
-        self.note_gone(change);
+    pub(crate) fn handle_deleted(&mut self, shared: &Shared, change: &Change) {
+        self.note_gone(shared, change);
         if let Some(place) = deleted_place(change) {
             self.place(change.uuid, place);
         }
     }
 
     /// Of several deletes the latest counts.
-    fn note_gone(&mut self, change: &Change) {
+    fn note_gone(&mut self, shared: &Shared, change: &Change) {
+        self.set_doubt(shared, change.uuid, false);
         let gone = self.gone.entry(change.uuid).or_insert(change.csn);
         *gone = change.csn.max(*gone);
     }
@@ -98,7 +113,7 @@ impl Scratch {
             let place = Place { parent, rdn: names::intended(rdn).into_owned() };
             self.note(shared, Record::Displaced { uuid, place });
         }
-        if tree::is_glue(state) {
+        if entry::is_glue(state) {
             self.note(shared, Record::Glue(uuid));
         }
     }
@@ -149,25 +164,95 @@ impl Scratch {
         }
     }
 
+    fn commit_doubts(&mut self, shared: &Shared) {
+        for (uuid, csn) in std::mem::take(&mut self.doubts) {
+            let (is_known, has_room) = self.known(shared, |names| {
+                (names.doubts.contains(&uuid), names.doubts.len() < limits::DOUBTS_MAX)
+            });
+            if is_known {
+                continue;
+            }
+            let follows = if has_room {
+                "other servers are asked what became of the entry"
+            } else {
+                "too many entries are so for other servers to be asked about this one before the next regular comparison"
+            };
+            warn!(
+                "conflict: the change {csn} of the entry {uuid} came late, and the journal does not reach back to all that is later; \
+                 {follows}. Where the change is wanted and stays without effect, write it again"
+            );
+            if has_room {
+                self.set_doubt(shared, uuid, true);
+            }
+        }
+    }
+
+    /// Marks, in the open transaction, what it has lost.
+    ///
+    /// # Errors
+    /// The database's. The transaction has to be aborted.
+    pub(crate) fn mark_lost(
+        &self,
+        shared: &Shared,
+        transaction: &mut dyn Transaction,
+    ) -> Result<(), Failure> {
+        let known: Vec<&Lost> =
+            self.lost.iter().filter(|lost| !self.doubts.contains_key(&lost.uuid)).collect();
+        if known.is_empty() { Ok(()) } else { marks::write(shared, transaction, &known) }
+    }
+
     /// The transaction is committed.
     pub(crate) fn commit(mut self, shared: &Shared) {
+        let has_questions = !(self.waiting.is_empty() && self.doubts.is_empty());
         self.commit_waiting(shared);
+        self.commit_doubts(shared);
+        self.records.extend(lost_records(&self.lost));
         if !self.records.is_empty() {
             shared.store.write(self.records);
         }
         if let Some(names) = self.names {
             *lock(&shared.names) = names;
         }
+        if has_questions {
+            lock(&shared.to_apply).questions += 1;
+            shared.wake.notify_one();
+        }
         self.lost.iter().for_each(tell);
+        for (uuid, problem) in &self.forbidden {
+            warn!(
+                "conflict: the entry {uuid} is against the schema, by changes of several servers together: {problem}; slapd refuses \
+                 every modification of it that does not mend that"
+            );
+        }
     }
+}
+
+/// The journal has one loss for each attribute of a change.
+fn lost_records(lost: &[Lost]) -> impl Iterator<Item = Record> {
+    let mut merged: BTreeMap<(Csn, &str), Lost> = BTreeMap::new();
+    for lost in lost {
+        merged
+            .entry((lost.csn, &lost.attribute))
+            .and_modify(|known| {
+                known.against = known.against.max(lost.against);
+                let new = lost.values.iter().filter(|value| !known.values.contains(value)).cloned();
+                known.values.extend(new.collect::<Vec<_>>());
+            })
+            .or_insert_with(|| lost.clone());
+    }
+    merged.into_values().map(|lost| Record::Lost { lost, at: crate::store::now() })
 }
 
 fn tell(lost: &Lost) {
     let Lost { csn, uuid, against, attribute, .. } = lost;
     match attribute.as_str() {
-        "dn" => warn!(
-            "conflict: a change of the entry {uuid} (CSN {csn}, of server {}) has no effect because of a later rename or a \
-             delete (CSN {against})",
+        Lost::ENTRY => warn!(
+            "conflict: a change of the entry {uuid} (CSN {csn}, of server {}) has no effect because of a delete (CSN {against})",
+            csn.server_id()
+        ),
+        Lost::NAME => warn!(
+            "conflict: a change of the entry {uuid} (CSN {csn}, of server {}) has no effect because of another rename, move or \
+             state (CSN {against})",
             csn.server_id()
         ),
         _ => info!(
@@ -196,7 +281,7 @@ pub(crate) fn apply(
     match merge::apply(&mut tree, &placed) {
         Ok(Applied::Done) => {
             if let Operation::Delete { .. } = change.operation {
-                scratch.note_gone(change);
+                scratch.note_gone(shared, change);
                 if !scratch.places.contains_key(&change.uuid) {
                     // It was deleted before it came, and must not stay when it comes.
                     scratch.note(shared, Record::Orphan(change.uuid));
@@ -229,12 +314,17 @@ fn with_parent(
 ) -> Result<Option<Arc<Change>>, Failure> {
     let change = match incoming {
         Incoming::State(state) | Incoming::New(state) => state,
-        Incoming::Change(change) | Incoming::Waited(change) => return Ok(Some(Arc::clone(change))),
-        Incoming::Reached(_) => return Ok(None),
+        Incoming::Change(change) | Incoming::Waited(change) | Incoming::Gone(change) => {
+            return Ok(Some(Arc::clone(change)));
+        }
+        Incoming::Take(_) | Incoming::Moves(_) | Incoming::Certain(..) | Incoming::Reached(_) => {
+            return Ok(None);
+        }
     };
     if transaction
         .read_entry(&change.uuid)?
-        .is_some_and(|entry| entry.csn >= change.csn && !tree::is_glue(&entry))
+        .is_some_and(|entry| entry.csn >= change.csn && !entry::is_glue(&entry))
+        && !matches!(change.operation, Operation::Delete { .. })
     {
         return Ok(None);
     }
@@ -259,15 +349,16 @@ pub(crate) fn follow(
     merge::follow(&mut tree, change, from)
 }
 
-/// What a change that went through the rules means for the inventory. Of an entry that is deleted nothing but that is told.
-pub(crate) fn inventory(
-    transaction: &mut dyn Transaction,
-    change: &Change,
-) -> Result<Option<Record>, Failure> {
+/// What a change that went through the rules means for the inventory. A delete takes what is later, too.
+pub(crate) fn inventory(transaction: &mut dyn Transaction, change: &Change) -> Result<Vec<Record>, Failure> {
     let Change { csn, uuid, operation, .. } = change;
-    if let Operation::Delete { .. } = operation {
-        return Ok(Some(Record::Gone { uuid: *uuid, csn: *csn, at: crate::store::now() }));
-    }
-    let entry = transaction.read_entry(uuid)?.filter(|entry| !tree::is_glue(entry));
-    Ok(entry.map(|entry| Record::Put { uuid: *uuid, csn: entry.csn }))
+    let entry = transaction.read_entry(uuid)?.filter(|entry| !entry::is_glue(entry));
+    Ok(match (operation, entry) {
+        (Operation::Delete { .. }, None) => {
+            let gone = Record::Gone { uuid: *uuid, csn: *csn, at: crate::store::now() };
+            vec![Record::Forget { uuid: *uuid }, gone]
+        }
+        (_, Some(entry)) => vec![Record::Put { uuid: *uuid, csn: entry.csn }],
+        (_, None) => Vec::new(),
+    })
 }

@@ -4,9 +4,13 @@
 //! what it has more is published now. After offline tools the same holds. Only a database that was put back to an
 //! earlier state is behind: what it lacks comes from the peers, and nothing of it is published.
 
+mod aside;
+
 use crate::heal::as_put;
 use crate::host::{Failure, Generation, Opening, Standing, Stored};
+use crate::merging::Names;
 use crate::store::now;
+use aside::Aside;
 use std::collections::HashSet;
 use std::path::Path;
 use tracing::{error, info, warn};
@@ -28,6 +32,8 @@ pub(crate) struct Found {
     pub(crate) compare: bool,
     /// An initial load was not finished.
     pub(crate) loading: bool,
+    /// What the journal would know of names, where there is none.
+    pub(crate) names: Names,
 }
 
 /// Why it cannot be told.
@@ -87,6 +93,9 @@ fn without_journal(loading: bool, database: &mut dyn Opening, own: ServerId) -> 
         info!("an initial load was not finished; it begins anew");
         found.vector = found.own_head.into_iter().collect();
     }
+    let mut aside = Aside::default();
+    database.scan(&mut |entry| aside.note(&entry))?;
+    aside.records(&Names::default(), database).iter().for_each(|record| found.names.note(record));
     Ok(found)
 }
 
@@ -217,8 +226,10 @@ fn take_inventory(
     mut records: Vec<Record>,
 ) -> Result<(), OpeningError> {
     let mut failure = Ok(());
-    database.scan(&mut |Stored { uuid, csn, .. }| {
-        if let Some(csn) = csn {
+    let mut aside = Aside::default();
+    database.scan(&mut |entry| {
+        aside.note(&entry);
+        if let Stored { uuid, csn: Some(csn), glue: false, .. } = entry {
             records.push(Record::Put { uuid, csn });
         }
         if records.len() >= RECORDS_MAX && failure.is_ok() {
@@ -227,6 +238,7 @@ fn take_inventory(
         }
     })?;
     failure?;
+    records.extend(aside.records(&Names::read(journal)?, database));
     journal.write(&records)?;
     Ok(())
 }
@@ -242,7 +254,8 @@ fn half_loaded(
     found.loading = true;
     found.vector = journal.head().get(own).or(found.vector.get(own)).into_iter().collect();
     let vector = found.vector.clone();
-    let noted = vector.iter().map(Record::Reached).chain([Record::Loading(Some(Vec::new()))]).collect();
+    let noted = vector.iter().map(Record::Reached).chain([Record::Loading(Some(Vec::new()))]);
+    let noted = noted.chain(nothing_ahead(journal)?).collect();
     take_inventory(journal, database, noted)
 }
 
@@ -261,20 +274,31 @@ fn put_back(
     let mut here = HashSet::new();
     let beyond = found.vector.iter().filter(|csn| !journal.head().covers(*csn));
     let mut records: Vec<Record> = beyond.map(Record::Floor).collect();
-    database.scan(&mut |Stored { uuid, csn, .. }| {
-        here.insert(uuid);
-        records.extend(csn.map(|csn| Record::Is { uuid, csn }));
+    records.extend(nothing_ahead(journal)?);
+    let mut aside = Aside::default();
+    database.scan(&mut |entry| {
+        aside.note(&entry);
+        if !entry.glue {
+            here.insert(entry.uuid);
+            records.extend(entry.csn.map(|csn| Record::Is { uuid: entry.uuid, csn }));
+        }
     })?;
     journal.inventory_for_each(|uuid, _| {
         if !here.contains(&uuid) {
             records.push(Record::Forget { uuid });
         }
     })?;
+    records.extend(aside.records(&Names::read(journal)?, database));
     for records in records.chunks(RECORDS_MAX) {
         journal.write(records)?;
     }
     found.compare = true;
     Ok(())
+}
+
+/// What came into the database before its turn may not be in this one.
+fn nothing_ahead(journal: &Journal) -> Result<impl Iterator<Item = Record>, OpeningError> {
+    Ok(journal.ahead()?.into_iter().map(|(csn, _)| Record::InTurn(csn)))
 }
 
 /// An entry whose state the journal does not know.
@@ -292,6 +316,7 @@ struct Differences {
     gone: Vec<EntryUuid>,
     /// An entry is in an earlier state than the journal has seen: whatever happened, this is not what came after it.
     older: bool,
+    aside: Aside,
 }
 
 /// What becomes of an entry whose state the journal does not know.
@@ -334,12 +359,13 @@ fn catch_up(
 ) -> Result<(), OpeningError> {
     let head = journal.head().clone();
     // What others sent was applied, and its vector stored with it, before the end: the journal lacks it.
-    let mut records: Vec<Record> = found
-        .vector
-        .iter()
-        .filter(|csn| csn.server_id() != own && !head.covers(*csn))
-        .map(Record::Floor)
-        .collect();
+    let missed = found.vector.iter().filter(|csn| csn.server_id() != own && !head.covers(*csn));
+    let mut records: Vec<Record> = missed.map(Record::Floor).collect();
+    let names = Names::read(journal)?;
+    records.extend(differences.aside.records(&names, database));
+    let newer = differences.newer.iter();
+    let newer = newer.filter_map(|Newer { dn, uuid, csn }| Some((*uuid, dn.as_str(), (*csn)?)));
+    records.extend(aside::unknown_moves(&names, newer, database));
     // Changes are sent in the order of their CSNs, and a name may have been used again: slapmodify gives an entry that it
     // changes a new entryUUID. So the deletes get theirs first.
     for uuid in differences.gone {
@@ -384,14 +410,13 @@ fn differences(journal: &Journal, database: &mut dyn Opening) -> Result<Differen
     let mut here = HashSet::new();
     let mut found = Differences::default();
     let mut failure = Ok(());
-    // Deleted, and only there because of their children.
-    let glue: HashSet<EntryUuid> = journal.glue()?.into_iter().collect();
-    database.scan(&mut |Stored { dn, uuid, csn }| {
+    database.scan(&mut |entry| {
+        found.aside.note(&entry);
+        let Stored { dn, uuid, csn, glue } = entry;
+        here.insert(uuid);
         match journal.inventory_get(uuid) {
-            Ok(None) if glue.contains(&uuid) => return,
-            _ => here.insert(uuid),
-        };
-        match journal.inventory_get(uuid) {
+            // Deleted, and only there because of its children.
+            _ if glue => {}
             Ok(known) if known.is_some() && known == csn => {}
             Ok(known) => {
                 let placed = csn.filter(|csn| csn.server_id() != ServerId::NONE);

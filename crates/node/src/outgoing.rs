@@ -15,13 +15,19 @@ use tracing::{debug, error, warn};
 use xmpp_parsers::jid::BareJid;
 use xmppsync_journal::Record;
 use xmppsync_link::{Group, SendError};
-use xmppsync_replica::{Batch, Change, CommitOrder, Csn, Outbox, OutboxLimits, ServerId};
+use xmppsync_replica::{
+    Batch, Bookkeeping, Change, CommitOrder, Csn, EntryUuid, Outbox, OutboxLimits, ServerId,
+};
 use xmppsync_wire::{Card, Live, Notice, NoticeKind, Payload, Phase};
 
 pub(crate) struct Outgoing {
     server_id: ServerId,
     live: Live,
     order: CommitOrder,
+    /// Released, and held back to become fewer.
+    bookkeeping: Bookkeeping,
+    /// Nothing is held back any more for that.
+    ends: bool,
     /// Released, and on their way into the journal: what others know of is in it.
     unwritten: VecDeque<(Ticket, Arc<Change>)>,
     /// The last change that went to the outbox, in this run or before.
@@ -59,6 +65,8 @@ impl Outgoing {
             server_id: config.server_id,
             live: config.live,
             order: CommitOrder::default(),
+            bookkeeping: Bookkeeping::new(limits::BOOKKEEPING_PAUSE, limits::BOOKKEEPING_BYTES_MAX),
+            ends: false,
             unwritten: VecDeque::new(),
             last_csn: start,
             outbox: Outbox::new(config.server_id, config.boot, start, OutboxLimits::default()),
@@ -88,12 +96,17 @@ impl Outgoing {
 
     /// Whether something is left that can still go out.
     pub(crate) fn can_flush(&self) -> bool {
-        self.online && !(self.outbox.is_settled() && self.order.is_empty() && self.unwritten.is_empty())
+        self.online && !(self.outbox.is_settled() && !self.holds_back() && self.unwritten.is_empty())
     }
 
     /// Whether changes were taken that are not on their way into the journal yet.
     pub(crate) fn holds_back(&self) -> bool {
-        !self.order.is_empty()
+        !(self.order.is_empty() && self.bookkeeping.is_empty())
+    }
+
+    /// slapd stops: what is held back only to become less goes out.
+    pub(crate) fn handle_end(&mut self) {
+        self.ends = true;
     }
 
     /// Takes what was captured, in commit order. Returns when to look again for what is held back.
@@ -108,15 +121,40 @@ impl Outgoing {
             return None; // every write to the journal wakes the driver
         }
         self.take(shared);
-        let limit = self.order.latest()?;
+        let released = self.release(shared, database, now);
+        let mut ready = self.bookkeeping.pass(released, now);
+        if self.ends {
+            ready.extend(self.bookkeeping.give_up(now));
+        }
+        lock(&shared.captured).handle_absorbed(self.bookkeeping.take_absorbed());
+        self.write_down(ready, shared);
+        let again = (!self.order.is_empty()).then_some(now + limits::COMMIT_ORDER_PAUSE);
+        again.into_iter().chain(self.bookkeeping.poll_timeout()).min()
+    }
+
+    /// Changes of others to these entries are on their way into the database. Once they are there an entryCSN does not tell any more,
+    /// after a crash, that something is held back.
+    pub(crate) fn handle_queued(&mut self, queued: &[(EntryUuid, Csn)], shared: &Shared, now: Instant) {
+        let mut holds = false;
+        for (uuid, csn) in queued {
+            holds |= self.bookkeeping.handle_foreign(*uuid, *csn);
+        }
+        if holds {
+            let held = self.bookkeeping.give_up(now).collect();
+            self.write_down(held, shared);
+        }
+    }
+
+    /// What was committed before everything that may still come.
+    fn release(&mut self, shared: &Shared, database: &dyn Database, now: Instant) -> Vec<Arc<Change>> {
+        let Some(limit) = self.order.latest() else { return Vec::new() };
         // Between the two looks at the queue: see `CommitOrder`.
         let mut pending = database.pending_csns();
         pending.extend(lock(&shared.captured).pending());
         self.take(shared);
         let released = self.order.release(limit, &pending);
-        self.write_down(released, shared);
         self.watch(&pending, now);
-        (!self.order.is_empty()).then_some(now + limits::COMMIT_ORDER_PAUSE)
+        released
     }
 
     /// First into the journal: who loses power after a change was sent must still know of it.
@@ -184,7 +222,8 @@ impl Outgoing {
     fn take(&mut self, shared: &Shared) {
         let taken = lock(&shared.captured).take();
         if let Some(csn) = taken.overflow {
-            self.skip(csn, taken.skipped, shared);
+            let held = self.bookkeeping.give_up(Instant::now()).map(|change| inventory_record(&change));
+            self.skip(csn, held.chain(taken.skipped).collect(), shared);
         }
         for change in taken.changes {
             if Some(change.csn) <= taken.overflow {
@@ -305,7 +344,7 @@ impl Outgoing {
         Ok(())
     }
 
-    pub(crate) fn handle_echo(&mut self, id: &str) {
+    pub(crate) fn handle_echo(&mut self, id: &str, now: Instant) {
         let confirmed = || {
             let (boot, rest) = id.strip_prefix('b')?.split_once('-')?;
             let (last, _) = rest.split_once('-')?;
@@ -313,7 +352,7 @@ impl Outgoing {
         };
         if let Some(last) = confirmed() {
             fail_point(FailPoint::Sent);
-            self.outbox.handle_echo(last);
+            self.outbox.handle_echo(last, now);
             self.refused = None;
         }
     }
@@ -333,7 +372,7 @@ impl Outgoing {
         match result {
             // The copy for outsiders.
             _ if id.starts_with('o') => {}
-            Ok(()) => self.handle_echo(id),
+            Ok(()) => self.handle_echo(id, now),
             Err(reason) => self.handle_refused(&reason, now),
         }
     }

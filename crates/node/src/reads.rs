@@ -1,6 +1,7 @@
 //! Reading the database on threads of the host, for whoever asks from the hub's thread.
 
-use crate::host::Reader;
+use crate::heal::knowledge;
+use crate::host::{DumpEnd, Reader};
 use crate::limits;
 use crate::shared::{Shared, lock};
 use crate::snapshot::Draft;
@@ -9,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use tokio::sync::oneshot;
 use tracing::warn;
-use xmppsync_replica::{Change, EntryUuid};
+use xmppsync_replica::{Change, Csn, EntryUuid, Fingerprint};
 
 /// Something to be read.
 pub(crate) enum Read {
@@ -19,7 +20,12 @@ pub(crate) enum Read {
     Dump(Box<Draft>),
     /// All entries, for a new journal.
     Inventory(Scan),
+    /// All entries, for a comparison.
+    Prints(Vec<Print>, oneshot::Sender<Vec<Print>>),
 }
+
+/// What tells whether two replicas have an entry alike.
+pub(crate) type Print = (EntryUuid, Csn, Fingerprint);
 
 /// What waits to be read.
 #[derive(Default)]
@@ -61,6 +67,7 @@ fn step(read: Read, shared: &Shared, reader: &mut dyn Reader) -> Option<Read> {
             };
         }
         Read::Inventory(scan) => return scan.run(reader).map(Read::Inventory),
+        Read::Prints(found, answer) => return print(found, answer, reader),
     };
     while let Some(uuid) = uuids.pop_front() {
         found.push(reader.read_entry(&uuid).unwrap_or_else(|problem| {
@@ -73,6 +80,26 @@ fn step(read: Read, shared: &Shared, reader: &mut dyn Reader) -> Option<Read> {
     }
     // The asker may have gone away.
     let _ = answer.send(found);
+    None
+}
+
+/// Begins again when the host wants its thread back.
+fn print(
+    mut found: Vec<Print>,
+    answer: oneshot::Sender<Vec<Print>>,
+    reader: &mut dyn Reader,
+) -> Option<Read> {
+    found.clear();
+    let end = reader.read_all(&mut |state| {
+        found.push((state.uuid, state.csn, knowledge::print(&state)));
+        !answer.is_closed()
+    });
+    match end {
+        Ok(DumpEnd::Yielded) => return Some(Read::Prints(found, answer)),
+        Ok(DumpEnd::Stopped) => {}
+        Ok(DumpEnd::Whole) => drop(answer.send(found)),
+        Err(problem) => warn!("the database cannot be read for a comparison: {problem}"),
+    }
     None
 }
 
@@ -91,8 +118,19 @@ pub(crate) fn ask_again(shared: &Shared) {
 
 /// The entries as they are, in the order asked; `None` for one that there is not.
 pub(crate) async fn entries(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<Vec<Option<Change>>> {
-    let (answer, mut answered) = oneshot::channel();
+    let (answer, answered) = oneshot::channel();
     lock(&shared.reads.0).push_back(Read::Entries(uuids.into(), Vec::new(), answer));
+    wait(shared, answered).await
+}
+
+/// All entries, each once.
+pub(crate) async fn prints(shared: &Shared) -> Option<Vec<Print>> {
+    let (answer, answered) = oneshot::channel();
+    lock(&shared.reads.0).push_back(Read::Prints(Vec::new(), answer));
+    wait(shared, answered).await
+}
+
+async fn wait<T>(shared: &Shared, mut answered: oneshot::Receiver<T>) -> Option<T> {
     loop {
         ask_again(shared);
         match tokio::time::timeout(limits::READ_PATIENCE, &mut answered).await {

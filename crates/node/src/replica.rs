@@ -11,6 +11,7 @@ use crate::opening::{self, OpeningError};
 use crate::shared::{Shared, lock};
 use crate::snapshot;
 use crate::store::{Store, StoreConfig};
+use crate::to_apply::Ahead;
 use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tracing::{Span, info_span, warn};
 use xmpp_parsers::jid::BareJid;
-use xmppsync_journal::Retention;
+use xmppsync_journal::{Record, Retention};
 use xmppsync_link::{GroupConfig, SessionConfig};
 use xmppsync_replica::{BootId, Change, Csn, EntryUuid, ServerId, Vector};
 use xmppsync_wire::Live;
@@ -139,16 +140,25 @@ impl Replica {
         let clock = LocalClock::new(config.max_drift);
         // Later than all that was found.
         clock.observe([opening.new_csn().map_err(OpeningError::from)?]);
-        let names =
-            journal.as_ref().map(Names::read).transpose().map_err(OpeningError::from)?.unwrap_or_default();
+        let names = journal.as_ref().map(Names::read).transpose().map_err(OpeningError::from)?;
+        let found_aside: Vec<Record> = found.names.records().collect();
+        let names = names.unwrap_or_else(|| found.names.clone());
         let waiting =
             journal.as_ref().map(apply::waiting).transpose().map_err(OpeningError::from)?.unwrap_or_default();
+        let ahead = journal.as_ref().map(|journal| Ahead::read(journal, &found.vector));
+        let ahead = ahead.transpose().map_err(OpeningError::from)?.unwrap_or_default();
         let (vector, unseen) = (found.vector.clone(), Arc::new(Mutex::new(found.unseen.clone())));
         let store = Store::start(journal, store, &vector, &unseen, Arc::clone(database), Arc::clone(&wake))?;
+        if !found_aside.is_empty() {
+            store.write(found_aside);
+        }
         let database = Arc::clone(database);
         let shared = Shared::new(clock, config.server_id, vector, unseen, store, database, wake);
         *lock(&shared.names) = names;
-        lock(&shared.to_apply).waiting = waiting;
+        {
+            let mut to_apply = lock(&shared.to_apply);
+            (to_apply.waiting, to_apply.ahead) = (waiting, ahead);
+        }
         Ok((Arc::new(shared), found))
     }
 

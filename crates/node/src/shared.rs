@@ -5,7 +5,8 @@ use crate::clock::LocalClock;
 use crate::files::Offers;
 use crate::host::Database;
 use crate::load::Loading;
-use crate::merging::Names;
+use crate::merging::{Histories, Names};
+use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use xmppsync_journal::Record;
 use xmppsync_journal::limits::SET_ASIDES_MAX;
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Place, ServerId, Unseen, Vector, names};
+use xmppsync_replica::{Change, EntryUuid, Operation, Place, Seen, ServerId, Unseen, Vector, names};
 
 pub(crate) struct Shared {
     pub(crate) captured: Mutex<Captured>,
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     /// This server's own changes bear its serverID.
     pub(crate) own: ServerId,
     pub(crate) names: Mutex<Names>,
+    pub(crate) histories: Mutex<Histories>,
     /// How far this replica has come; what contextCSN shows.
     pub(crate) vector: Mutex<Vector>,
     /// What of that was not seen. It grows before the vector does.
@@ -35,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) snapshots: Snapshots,
     pub(crate) loading: Loading,
     pub(crate) offers: Offers,
+    pub(crate) patience: Patience,
     /// The driver has something to look at.
     pub(crate) wake: Arc<Notify>,
 }
@@ -55,6 +58,7 @@ impl Shared {
             clock,
             own,
             names: Mutex::default(),
+            histories: Mutex::default(),
             vector: Mutex::new(vector),
             unseen,
             dataset: Mutex::default(),
@@ -64,27 +68,18 @@ impl Shared {
             snapshots: Snapshots::default(),
             loading: Loading::default(),
             offers: Offers::default(),
+            patience: Patience::default(),
             wake,
         }
     }
 }
 
-/// Which states of entries were here once.
-pub(crate) struct Seen {
-    vector: Vector,
-    unseen: Unseen,
-}
-
-impl Seen {
-    /// As of now. To be taken before what is known of the entries: one that comes in between must not look as if it had been
-    /// here and were deleted.
-    pub(crate) fn now(shared: &Shared) -> Seen {
-        let vector = lock(&shared.vector).clone();
-        Seen { vector, unseen: lock(&shared.unseen).clone() }
-    }
-
-    pub(crate) fn covers(&self, csn: Csn) -> bool {
-        self.vector.covers(csn) && !self.unseen.contains(csn)
+impl Shared {
+    /// Which states of entries were here once, as of now. To be taken before what is known of the entries: one that comes in between must
+    /// not look as if it had been here and were deleted.
+    pub(crate) fn seen(&self) -> Seen {
+        let vector = lock(&self.vector).clone();
+        Seen { vector, unseen: lock(&self.unseen).clone() }
     }
 }
 

@@ -4,34 +4,43 @@
 //! of a parent before those of its children, a new entry before the delete of the one whose name it has.
 
 use crate::limits;
+use crate::merging::Taking;
 use crate::reads;
 use crate::shared::{Shared, lock};
 use crate::to_apply::Incoming;
 use std::cmp::Reverse;
 use std::sync::Arc;
-use xmppsync_replica::{Change, EntryUuid, Operation};
+use xmppsync_replica::{Change, EntryUuid};
+
+/// A delete that a comparison brought.
+pub(crate) struct Deleting {
+    pub(crate) delete: Change,
+    /// It takes what was written without knowing of it, too.
+    pub(crate) takes_later: bool,
+}
 
 /// Queues them: deletes first, children before their parents; then entries, parents before their children, and of those
-/// on one level the earlier first, so that a name is given up before another entry gets it. What still fails, waits for
-/// the others. Two entries that exchanged their names stay in each other's way.
+/// on one level the earlier first, so that a name is given up before another entry gets it.
 ///
 /// `None`: not all of them could be queued.
-pub(crate) async fn apply(shared: &Shared, states: Vec<Change>) -> Option<()> {
-    let is_delete = |state: &Change| matches!(state.operation, Operation::Delete { .. });
-    let (deletes, mut entries): (Vec<Change>, Vec<Change>) = states.into_iter().partition(is_delete);
+pub(crate) async fn apply(shared: &Shared, deletes: Vec<Deleting>, mut takes: Vec<Taking>) -> Option<()> {
     let mut ordered = Vec::new();
     for some in deletes.chunks(limits::TRANSACTION_CHANGES_MAX) {
         // A tombstone does not tell where the entry is.
-        let uuids: Vec<EntryUuid> = some.iter().map(|delete| delete.uuid).collect();
+        let uuids: Vec<EntryUuid> = some.iter().map(|deleting| deleting.delete.uuid).collect();
         let here = reads::entries(shared, uuids).await?;
-        let depths = here.into_iter().map(|entry| entry.map_or(0, |entry| depth(entry.operation.dn())));
-        ordered.extend(depths.zip(some.iter().cloned()));
+        for (entry, Deleting { delete, takes_later }) in here.into_iter().zip(some) {
+            let depth = entry.as_ref().map_or(0, |entry| depth(entry.operation.dn()));
+            let delete = Arc::new(delete.clone());
+            ordered
+                .push((depth, if *takes_later { Incoming::Gone(delete) } else { Incoming::State(delete) }));
+        }
     }
     ordered.sort_by_key(|(depth, _)| Reverse(*depth));
-    entries.sort_by_key(|entry| (depth(entry.operation.dn()), entry.csn));
-    let work = ordered.into_iter().map(|(_, delete)| delete).chain(entries);
-    let work: Vec<Incoming> = work.map(|state| Incoming::State(Arc::new(state))).collect();
-    for some in work.chunks(limits::TRANSACTION_CHANGES_MAX) {
+    takes.sort_by_key(|taking| (depth(taking.state.operation.dn()), taking.state.csn));
+    let takes = takes.into_iter().map(|taking| Incoming::Take(Arc::new(taking)));
+    let work: Vec<Incoming> = ordered.into_iter().map(|(_, delete)| delete).chain(takes).collect();
+    for some in work.chunks(limits::STATES_QUEUED_AT_ONCE) {
         push(shared, some.to_vec()).await;
     }
     Some(())

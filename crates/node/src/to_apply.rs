@@ -1,10 +1,16 @@
 //! What is on its way into the database, in its order.
 
+mod ahead;
+
+pub(crate) use ahead::Ahead;
+
+use crate::heal::knowledge::Likeness;
 use crate::limits;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use crate::merging::Taking;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use xmppsync_replica::{Change, Csn, EntryUuid, Place, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Move, Place, Vector};
 
 /// What is on its way into the database.
 #[derive(Clone)]
@@ -15,8 +21,16 @@ pub(crate) enum Incoming {
     State(Arc<Change>),
     /// The same for an entry that is not in the database, as far as is known.
     New(Arc<Change>),
-    /// A change whose turn is over, and that waited for another entry since.
+    /// A change whose turn is over, or is not: it waited for another entry since, or a comparison brought it.
     Waited(Arc<Change>),
+    /// An entry that is to become what it is at another replica, as a comparison judged.
+    Take(Arc<Taking>),
+    /// A delete that a comparison brought, as judged: it takes what was written without knowing of it, too.
+    Gone(Arc<Change>),
+    /// Moves that another replica knows.
+    Moves(Arc<[Move]>),
+    /// An entry that was in doubt, and is like another replica's, which is not, if it is still like this.
+    Certain(EntryUuid, Option<Likeness>),
     /// Everything up to here is in the database with what came before.
     Reached(Vector),
 }
@@ -27,8 +41,11 @@ impl Incoming {
             Incoming::Change(change)
             | Incoming::State(change)
             | Incoming::New(change)
+            | Incoming::Gone(change)
             | Incoming::Waited(change) => change.size(),
-            Incoming::Reached(_) => 0,
+            Incoming::Take(taking) => taking.size(),
+            Incoming::Moves(moves) => size_of_val(&**moves),
+            Incoming::Certain(..) | Incoming::Reached(_) => 0,
         }
     }
 
@@ -37,8 +54,10 @@ impl Incoming {
             Incoming::Change(change)
             | Incoming::State(change)
             | Incoming::New(change)
+            | Incoming::Gone(change)
             | Incoming::Waited(change) => Some(change),
-            Incoming::Reached(_) => None,
+            Incoming::Take(taking) => Some(&taking.state),
+            Incoming::Moves(_) | Incoming::Certain(..) | Incoming::Reached(_) => None,
         }
     }
 
@@ -48,7 +67,11 @@ impl Incoming {
             Incoming::Change(change)
             | Incoming::State(change)
             | Incoming::New(change)
+            | Incoming::Gone(change)
             | Incoming::Waited(change) => Some(change.csn),
+            Incoming::Take(taking) => taking.theirs.changes.last().copied().max(Some(taking.state.csn)),
+            Incoming::Moves(moves) => moves.iter().map(|made| made.csn).max(),
+            Incoming::Certain(..) => None,
             Incoming::Reached(reached) => reached.iter().max(),
         }
     }
@@ -65,7 +88,8 @@ impl Incoming {
     pub(crate) fn advance(&self, vector: &mut Vector) {
         match self {
             Incoming::Change(change) => vector.advance(change.csn),
-            Incoming::State(_) | Incoming::New(_) | Incoming::Waited(_) => {}
+            Incoming::State(_) | Incoming::New(_) | Incoming::Waited(_) | Incoming::Gone(_) => {}
+            Incoming::Take(_) | Incoming::Moves(_) | Incoming::Certain(..) => {}
             Incoming::Reached(reached) => reached.iter().for_each(|csn| vector.advance(csn)),
         }
     }
@@ -87,7 +111,10 @@ pub(crate) struct ToApply {
     /// Attempts at the front of the queue that failed for a reason that may pass.
     pub(crate) temporary_failures: u32,
     pub(crate) waiting: Waiting,
+    pub(crate) ahead: Ahead,
     pub(crate) set_aside: u64,
+    /// How often an entry came into doubt, or a change began to wait.
+    pub(crate) questions: u64,
     /// Deletes and renames of clients, with where their entries were: others may have waited for their names.
     pub(crate) to_follow: VecDeque<(Arc<Change>, Place)>,
     /// Attempts to follow the first of them.
@@ -120,6 +147,30 @@ impl Waiting {
         }
         taken.sort_by_key(|change| change.csn);
         taken
+    }
+
+    /// The changes of this entry that wait.
+    pub(crate) fn of(&self, uuid: EntryUuid) -> BTreeSet<Csn> {
+        let waiting = self.by_entry.values().flatten().filter(|change| change.uuid == uuid);
+        waiting.map(|change| change.csn).collect()
+    }
+
+    /// These wait no more: they are in a state that was taken.
+    pub(crate) fn remove(&mut self, csns: &BTreeSet<Csn>) {
+        self.by_entry.values_mut().for_each(|changes| changes.retain(|change| !csns.contains(&change.csn)));
+        self.by_entry.retain(|_, changes| !changes.is_empty());
+        self.csns.retain(|csn| !csns.contains(csn));
+    }
+
+    /// Whether changes wait for this entry.
+    pub(crate) fn is_awaited(&self, uuid: EntryUuid) -> bool {
+        self.by_entry.contains_key(&uuid)
+    }
+
+    /// Entries that are waited for, and those whose changes wait.
+    pub(crate) fn entries(&self) -> BTreeSet<EntryUuid> {
+        let waiting = self.by_entry.values().flatten().map(|change| change.uuid);
+        self.by_entry.keys().copied().chain(waiting).collect()
     }
 
     pub(crate) fn contains(&self, csn: Csn) -> bool {
@@ -205,7 +256,9 @@ impl ToApply {
     pub(crate) fn handle_panic(&mut self) {
         *self = ToApply {
             waiting: std::mem::take(&mut self.waiting),
+            ahead: std::mem::take(&mut self.ahead),
             set_aside: self.set_aside,
+            questions: self.questions,
             to_follow: std::mem::take(&mut self.to_follow),
             lost: true,
             losses: self.losses + 1,
@@ -222,6 +275,11 @@ impl ToApply {
     /// Whether changes were lost since this was asked last.
     pub(crate) fn take_lost(&mut self) -> bool {
         std::mem::take(&mut self.lost)
+    }
+
+    /// Whether a comparison brought what is not in the database yet: the vector tells nothing of it.
+    pub(crate) fn is_taking(&self) -> bool {
+        self.queue.iter().any(|incoming| matches!(incoming, Incoming::Take(_) | Incoming::Reached(_)))
     }
 
     /// Whether another page can be taken.
@@ -241,5 +299,28 @@ impl ToApply {
         }
         self.paused_until = self.paused_until.filter(|until| now < *until);
         self.paused_until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xmppsync_replica::Operation;
+
+    fn change(number: u8) -> Arc<Change> {
+        let csn = format!("20261122235959.{number:06}Z#000000#001#000000").parse().unwrap();
+        let uuid = EntryUuid::from_bytes([number; 16]);
+        Arc::new(Change { csn, uuid, parent: None, operation: Operation::Delete { dn: String::new() } })
+    }
+
+    #[test]
+    fn what_is_in_a_state_that_was_taken_waits_no_more() {
+        let mut waiting = Waiting::default();
+        let missing = EntryUuid::from_bytes([9; 16]);
+        assert!(waiting.push(missing, change(1)) && waiting.push(missing, change(2)));
+        waiting.remove(&waiting.of(change(1).uuid));
+        assert!(!waiting.contains(change(1).csn) && waiting.is_awaited(missing));
+        waiting.remove(&waiting.of(change(2).uuid));
+        assert!(waiting.is_empty() && !waiting.is_awaited(missing));
     }
 }

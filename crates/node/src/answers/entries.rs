@@ -1,23 +1,18 @@
-//! Entries as they are, for a peer that compares; and those that it gives.
+//! Entries as they are, for a peer that compares, with what is remembered of their pasts; and those that it wants to be looked at.
 
 use super::{Answers, Refusal, busy, no_journal, written};
-use crate::heal::{self, Judgement, Known};
-use crate::shared::Seen;
-use crate::{files, limits, reads, states};
-use std::collections::BTreeMap;
+use crate::heal::knowledge::{Looked, look};
+use crate::heal::{self, HealError, Healed, Healer};
+use crate::limits;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom::Element;
-use xmpp_parsers::stanza_error::DefinedCondition;
-use xmppsync_replica::{Change, EntryUuid, Operation};
+use xmppsync_replica::{Change, Csn, EntryUuid, Known, Operation, Side};
 use xmppsync_wire::limits as wire;
-use xmppsync_wire::{Entries, Fetch, FileRequest, Payload, encoded_size_estimate};
-
-/// What was found of entries.
-#[derive(Default)]
-struct Looked {
-    found: BTreeMap<EntryUuid, Change>,
-    known: BTreeMap<EntryUuid, Known>,
-}
+use xmppsync_wire::{
+    Entries, Fetch, Offer, Past, Payload, encoded_size_estimate, past_size_estimate, side_size_estimate,
+};
 
 /// What an answer says of an entry.
 enum State {
@@ -28,118 +23,157 @@ enum State {
     Absent,
 }
 
-impl Looked {
-    fn state(&mut self, uuid: &EntryUuid) -> State {
-        let known = self.known.get(uuid).copied().unwrap_or_default();
-        let entry = self.found.remove(uuid).map(heal::as_put);
-        let state = entry.or_else(|| known.tombstone.map(|csn| heal::tombstone(*uuid, csn)));
-        let max = limits::PAGE_PAYLOAD_BYTES_MAX - wire::ENTRIES_WRAPPING_BYTES;
-        match state {
-            Some(state) if encoded_size_estimate(&state) > max => State::Large,
-            Some(state) => State::Known(state),
-            // In the inventory and not found: what reads is at fault (an index), not the entry.
-            None if known.refused || known.entry.is_some() => State::Refused,
-            None => State::Absent,
-        }
+/// An answer that is being filled, and how large it is.
+struct Filling {
+    entries: Entries,
+    bytes: usize,
+    bytes_max: usize,
+    /// Of one entry with its past.
+    entry_bytes_max: usize,
+}
+
+impl Filling {
+    fn new(bytes_max: u32) -> Filling {
+        let bytes_max = (bytes_max as usize).min(limits::PAGE_PAYLOAD_BYTES_MAX);
+        let bytes = wire::ENTRIES_WRAPPING_BYTES;
+        let entry_bytes_max = limits::PAGE_PAYLOAD_BYTES_MAX - bytes;
+        Filling { entries: Entries::default(), bytes, bytes_max, entry_bytes_max }
     }
 
-    /// In the inventory and not in the database.
-    fn is_contradictory(&self, uuid: &EntryUuid) -> bool {
-        let is_listed = |known: &Known| known.entry.is_some() && !known.refused;
-        !self.found.contains_key(uuid) && self.known.get(uuid).is_some_and(is_listed)
+    fn set_side(&mut self, side: Side) {
+        let bytes = side_size_estimate(&side);
+        self.bytes += bytes;
+        self.entry_bytes_max = self.entry_bytes_max.saturating_sub(bytes);
+        self.entries.side = Some(side);
+    }
+
+    /// Makes room for so much more, if there is any; the first thing always has room.
+    fn make_room(&mut self, bytes: usize, is_first: bool) -> bool {
+        let has_room = is_first || self.bytes + bytes <= self.bytes_max;
+        if has_room {
+            self.bytes += bytes;
+        } else {
+            self.entries.more = true;
+        }
+        has_room
+    }
+
+    /// `false`: it has no room.
+    fn add(&mut self, uuid: EntryUuid, looked: Looked, is_first: bool) -> bool {
+        let past = past(uuid, &looked);
+        let past_bytes = past.as_ref().map_or(0, past_size_estimate);
+        let state = state(uuid, looked, self.entry_bytes_max.saturating_sub(past_bytes));
+        let bytes = match &state {
+            State::Known(change) => encoded_size_estimate(change),
+            _ => wire::UUID_ELEMENT_BYTES,
+        };
+        if !self.make_room(bytes + past_bytes, is_first) {
+            return false;
+        }
+        match state {
+            State::Known(change) => match change.operation {
+                Operation::Delete { .. } => self.entries.deletes.push(change),
+                _ => self.entries.puts.push(change),
+            },
+            State::Large => self.entries.large.push(uuid),
+            State::Refused => self.entries.refused.push(uuid),
+            State::Absent => self.entries.absent.push(uuid),
+        }
+        self.entries.pasts.extend(past);
+        true
     }
 }
 
+fn state(uuid: EntryUuid, Looked { state, known, .. }: Looked, bytes_max: usize) -> State {
+    let state = state.map(heal::as_put);
+    match state.or_else(|| known.tombstone.map(|csn| heal::tombstone(uuid, csn))) {
+        Some(state) if encoded_size_estimate(&state) > bytes_max => State::Large,
+        Some(state) => State::Known(state),
+        None if known.refused => State::Refused,
+        None => State::Absent,
+    }
+}
+
+/// What there is to say of an entry's past.
+fn past(uuid: EntryUuid, Looked { known, moves, .. }: &Looked) -> Option<Past> {
+    let Known { glue, tombstone, changes, waiting, refused, in_doubt, .. } = known;
+    let list = |csns: &BTreeSet<Csn>, max: usize| csns.iter().copied().take(max).collect::<Vec<_>>();
+    let past = Past {
+        changes: (changes.len() <= limits::PAST_CHANGES_MAX).then(|| list(changes, changes.len())),
+        waiting: list(waiting, limits::PAST_WAITING_MAX),
+        deleted: tombstone.filter(|_| glue.is_some()),
+        is_refused: *refused,
+        in_doubt: *in_doubt,
+        // The last ones count most.
+        moves: moves[moves.len().saturating_sub(limits::PAST_MOVES_MAX)..].to_vec(),
+        ..Past::new(uuid)
+    };
+    (past != Past::new(uuid)).then_some(past)
+}
+
 impl Answers {
-    /// Entries as they are, as many as fit.
+    /// Entries as they are, as many as fit; and changes.
     pub(super) async fn entries(&self, fetch: Fetch) -> Result<Element, Refusal> {
-        let bytes_max = (fetch.bytes_max as usize).min(limits::PAGE_PAYLOAD_BYTES_MAX);
-        let mut entries = Entries::default();
-        let mut bytes = wire::ENTRIES_WRAPPING_BYTES;
+        let mut filling = Filling::new(fetch.bytes_max);
         // Not all that are asked for, of which a page has room for some.
         for uuids in fetch.uuids.chunks(limits::LOOKED_UP_AT_ONCE) {
-            let mut looked = self.look_up(uuids).await?;
-            for uuid in uuids {
-                let state = looked.state(uuid);
-                bytes += match &state {
-                    State::Known(change) => encoded_size_estimate(change),
-                    _ => wire::UUID_ELEMENT_BYTES,
-                };
-                if bytes > bytes_max && entries.states().next().is_some() {
-                    entries.more = true;
-                    return written(&Payload::Entries(entries));
-                }
-                match state {
-                    State::Known(change) => match change.operation {
-                        Operation::Delete { .. } => entries.deletes.push(change),
-                        _ => entries.puts.push(change),
-                    },
-                    State::Large => entries.large.push(*uuid),
-                    State::Refused => entries.refused.push(*uuid),
-                    State::Absent => entries.absent.push(*uuid),
+            let Some((mut side, mut looked)) = look(&self.shared, uuids).await else { return no_journal() };
+            if filling.entries.side.is_none() {
+                side.seen.unseen = self.shared.unseen_for_peers().await;
+                filling.set_side(side);
+            }
+            for (at, uuid) in uuids.iter().enumerate() {
+                let is_first = at == 0 && *uuids == fetch.uuids[..uuids.len()];
+                if !filling.add(*uuid, looked.remove(uuid).unwrap_or_default(), is_first) {
+                    return written(&Payload::Entries(filling.entries));
                 }
             }
         }
-        written(&Payload::Entries(entries))
+        self.changes(&fetch.changes, &mut filling).await?;
+        written(&Payload::Entries(filling.entries))
     }
 
-    /// The entries in the database, and what the journal knows of them. What is written meanwhile is in the one a moment before
-    /// it is in the other, and must not look like an entry that cannot be read.
-    async fn look_up(&self, uuids: &[EntryUuid]) -> Result<Looked, Refusal> {
-        let mut looked = Looked::default();
-        let mut open = uuids.to_vec();
-        for _ in 0..limits::LOOK_AGAIN_MAX {
-            let found = reads::entries(&self.shared, open.clone()).await;
-            let Some(found) = found else { return busy("this server is being stopped") };
-            let Some(known) = heal::knowledge(&self.shared, open.clone()).await else { return no_journal() };
-            let found = open.iter().zip(found).filter_map(|(uuid, entry)| Some((*uuid, entry?)));
-            looked.found.extend(found);
-            looked.known.extend(known);
-            open.retain(|uuid| looked.is_contradictory(uuid));
-            if open.is_empty() {
-                break;
-            }
-            tokio::time::sleep(limits::LOOK_AGAIN_PAUSE).await;
-        }
-        Ok(looked)
-    }
-
-    /// A peer gives states that are missing here. The answer says which of them were deleted.
-    pub(super) async fn take(&self, from: &FullJid, offer: Entries) -> Result<Element, Refusal> {
-        let Entries { puts, deletes, large, .. } = offer;
-        let mut answer = Entries::default();
-        self.take_states(from, deletes.into_iter().chain(puts).collect(), &mut answer).await?;
-        // One after the other: each may take many megabytes.
-        for uuid in large {
-            let what = FileRequest::Entry(uuid);
-            let state =
-                files::fetch(&self.group, &self.shared.offers, from, what).await.map_err(|problem| {
-                    let text = format!("the file of entry {uuid} did not come: {problem}");
-                    (DefinedCondition::RemoteServerTimeout, text)
-                })?;
-            self.take_states(from, vec![state], &mut answer).await?;
-        }
-        written(&Payload::Entries(answer))
-    }
-
-    async fn take_states(
-        &self,
-        from: &FullJid,
-        states: Vec<Change>,
-        answer: &mut Entries,
-    ) -> Result<(), Refusal> {
-        let states = self.shared.clock.filter(states, from);
-        let uuids = states.iter().map(|state| state.uuid).collect();
-        let seen = Seen::now(&self.shared);
-        let Some(known) = heal::knowledge(&self.shared, uuids).await else { return no_journal() };
-        let mut taken = Vec::new();
-        for state in states {
-            match known.get(&state.uuid).copied().unwrap_or_default().judge(&state, &seen) {
-                Judgement::Take => taken.push(state),
-                Judgement::GiveTombstone(csn) => answer.deletes.push(heal::tombstone(state.uuid, csn)),
-                Judgement::GiveEntry | Judgement::Leave => {}
+    /// Changes that a peer knows to be remembered here.
+    async fn changes(&self, csns: &[Csn], filling: &mut Filling) -> Result<(), Refusal> {
+        for (at, csn) in csns.iter().copied().enumerate() {
+            let found = self.shared.store.ask(move |journal| journal.change(csn)).await;
+            let Ok(found) = found else { return no_journal() };
+            match found {
+                Some(change) => {
+                    let bytes = encoded_size_estimate(&change);
+                    if bytes > limits::PAGE_PAYLOAD_BYTES_MAX - wire::ENTRIES_WRAPPING_BYTES {
+                        // Not spoken of: it is asked for as a file.
+                        return Ok(());
+                    }
+                    if !filling.make_room(bytes, at == 0 && filling.entries.side.is_none()) {
+                        return Ok(());
+                    }
+                    filling.entries.changes.push(change);
+                }
+                None if filling.make_room(wire::CSN_ELEMENT_BYTES, false) => {
+                    filling.entries.forgotten.push(csn);
+                }
+                None => return Ok(()),
             }
         }
-        states::apply(&self.shared, taken).await.map_or_else(|| busy("the database cannot be read now"), Ok)
+        Ok(())
+    }
+
+    /// A peer has what this side should look at. The answer says what of it was deleted.
+    pub(super) async fn look_at(&self, from: &FullJid, offer: Offer) -> Result<Element, Refusal> {
+        let healer = Healer {
+            group: Arc::clone(&self.group),
+            shared: Arc::clone(&self.shared),
+            peer: from.clone(),
+            catches_up: false,
+        };
+        match healer.look_at(&offer.uuids, &mut Healed::default()).await {
+            Ok(offers) => {
+                let answer = Entries { deletes: offers.tombstones, ..Entries::default() };
+                written(&Payload::Entries(answer))
+            }
+            Err(HealError::NoJournal) => no_journal(),
+            Err(problem) => busy(&problem.to_string()),
+        }
     }
 }

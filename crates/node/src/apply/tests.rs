@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::LocalClock;
+use crate::host::ContextCsnWrite;
 use crate::store::{Store, StoreConfig};
 use crate::testing::Nothing;
 use ldap3_proto::proto::{
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use xmppsync_journal::{Journal, Retention};
-use xmppsync_replica::{Csn, ServerId};
+use xmppsync_replica::{Csn, EntryUuid, Operation, ServerId, Vector};
 
 /// Takes all changes but those that `answer` has another outcome for.
 struct Fake<A> {
@@ -77,6 +78,9 @@ impl<A: FnMut(u64) -> Outcome> Transaction for Fake<A> {
     fn apply_merged(&mut self, change: &Change, _: bool) -> Outcome {
         self.apply(change)
     }
+    fn write(&mut self, change: &Change) -> Outcome {
+        self.apply(change)
+    }
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
         let number = u128::from_be_bytes(*uuid.as_bytes()) as u64;
         let entry = Change { csn: csn(0), ..Change::clone(&add(number)) };
@@ -88,8 +92,14 @@ impl<A: FnMut(u64) -> Outcome> Transaction for Fake<A> {
     fn has_children(&mut self, _: &str) -> Result<bool, Failure> {
         Ok(false)
     }
+    fn schema_problem(&mut self, _: &str) -> Option<String> {
+        None
+    }
     fn is_single(&mut self, _: &str) -> bool {
         false
+    }
+    fn is_of_clients(&mut self, _: &str) -> bool {
+        true
     }
     fn normalize(&mut self, _: &str, value: &[u8]) -> Vec<u8> {
         value.to_vec()

@@ -1,5 +1,6 @@
 //! Comparisons with a peer: where no journal reaches back, and now and then as a check.
 
+use super::doubting::Doubting;
 use super::{Driver, Running};
 use crate::heal::{self, HealError, Healed, Healer};
 use crate::limits;
@@ -11,8 +12,8 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, debug, error, warn};
 use xmpp_parsers::jid::FullJid;
 use xmppsync_journal::Record;
-use xmppsync_replica::ServerId;
-use xmppsync_wire::{NoticeKind, Session};
+use xmppsync_replica::{EntryUuid, ServerId};
+use xmppsync_wire::NoticeKind;
 
 /// Why two servers compare their entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(super) enum Why {
     Spread,
     /// Now and then.
     Check,
+    /// Some entries are in doubt, or changes wait for others: these entries only.
+    Doubt,
 }
 
 /// How a comparison ended.
@@ -51,6 +54,7 @@ pub(super) struct Comparing {
     spread_at: Instant,
     /// When to compare with a peer although nothing seems to be missing.
     pub(super) next_check: Option<Instant>,
+    doubting: Doubting,
 }
 
 impl Comparing {
@@ -63,6 +67,7 @@ impl Comparing {
             spread: VecDeque::new(),
             spread_at: Instant::now(),
             next_check,
+            doubting: Doubting::default(),
         }
     }
 }
@@ -85,8 +90,11 @@ impl Running<'_> {
         if self.incoming.inbox.is_busy() || !self.comparing.running.is_empty() {
             return due.filter(|_| !is_due);
         }
+        self.comparing.doubting.look(&self.driver.shared, now);
         if let Some(peer) = self.next_to_spread(now) {
             self.compare(peer, Why::Spread, now);
+        } else if self.comparing.doubting.is_due(now) && !self.incoming.inbox.is_behind() {
+            self.ask_in_doubt(now);
         } else if is_due && (self.comparing.unsure || !self.incoming.inbox.is_behind()) {
             let peer = self.incoming.inbox.some_peer()?;
             self.comparing.next_check = self.driver.config.keep.check_interval.map(|interval| now + interval);
@@ -94,7 +102,11 @@ impl Running<'_> {
             self.compare(peer, why, now);
         }
         let spread = (!self.comparing.spread.is_empty()).then_some(self.comparing.spread_at);
-        [spread, self.comparing.next_check].into_iter().flatten().filter(|due| now < *due).min()
+        [spread, self.comparing.doubting.due, self.comparing.next_check]
+            .into_iter()
+            .flatten()
+            .filter(|due| now < *due)
+            .min()
     }
 
     /// One after the other, as they are there.
@@ -147,14 +159,28 @@ impl Running<'_> {
         } else {
             debug!("comparing with server {server}");
         }
+        self.start(peer, server, why, None);
+    }
+
+    /// Compares the entries in doubt with a peer's.
+    fn ask_in_doubt(&mut self, now: Instant) {
+        let peers: Vec<ServerId> = self.incoming.inbox.serving_peers().collect();
+        let asked = self.comparing.doubting.ask(&self.driver.shared, &peers, now);
+        let Some((server, uuids)) = asked else { return };
+        let Some(peer) = self.incoming.member(server) else { return };
+        debug!("{} entries are in doubt or waited for; server {server} is asked for them", uuids.len());
+        self.start(peer, server, Why::Doubt, Some(uuids.into_iter().collect()));
+    }
+
+    fn start(&mut self, peer: FullJid, server: ServerId, why: Why, only: Option<Vec<EntryUuid>>) {
         let healer = Healer {
             group: Arc::clone(&self.group),
             shared: Arc::clone(&self.driver.shared),
             peer: peer.clone(),
-            session: Session::new(rand::random()),
+            catches_up: why == Why::CatchUp,
         };
         let run = async move {
-            let outcome = healer.run(why == Why::CatchUp).await;
+            let outcome = healer.run(only).await;
             Compared { peer, server, why, outcome }
         };
         self.comparing.running.spawn(run.in_current_span());
@@ -168,8 +194,16 @@ impl Running<'_> {
             return;
         };
         heal::report(&peer, matches!(why, Why::CatchUp | Why::Mend), &outcome);
+        if why == Why::Doubt {
+            // They are asked for again as long as there are some.
+            return;
+        }
         if let Ok(healed) = &outcome {
-            self.comparing.mending |= healed.left == 0;
+            let is_whole = healed.left == 0 && healed.coming == 0;
+            self.comparing.mending |= is_whole;
+            if self.comparing.unsure && !is_whole {
+                self.comparing.next_check = Some(now + limits::CHECK_RETRY);
+            }
             if healed.given > 0 && matches!(why, Why::CatchUp | Why::Mend) {
                 let others = self.incoming.known.servers().filter(|other| *other != server);
                 self.spread(others.collect::<Vec<_>>());

@@ -96,14 +96,16 @@ impl Incoming {
         group: &Arc<Group>,
         asked: Asked,
         part: Part,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         now: Instant,
     ) {
         let number = part.n + 1;
         let csn = asked.part.map(|(csn, _)| csn).or(part.change);
         match (self.pulled_parts.handle_part(part), csn) {
             (Ok(Some(batch)), _) => self.handle_change(&asked, batch, shared, now),
-            (Ok(None), Some(csn)) => self.ask(group, Asked { part: Some((csn, number)), ..asked }, now),
+            (Ok(None), Some(csn)) => {
+                self.ask(group, Asked { part: Some((csn, number)), ..asked }, shared, now)
+            }
             (outcome, _) => {
                 debug!("part from server {}: {:?}", asked.from, outcome.err());
                 self.inbox.handle_pull_failure(asked.id, now);
@@ -111,18 +113,21 @@ impl Incoming {
         }
     }
 
-    pub(super) fn ask(&mut self, group: &Arc<Group>, asked: Asked, now: Instant) {
-        let pull = Pull { vector: asked.have.clone(), bytes_max: limits::PAGE_BYTES_MAX, part: asked.part };
-        let (Some(member), Ok(request)) = (self.members.get(asked.from), Payload::Pull(pull).to_element())
-        else {
+    pub(super) fn ask(&mut self, group: &Arc<Group>, asked: Asked, shared: &Arc<Shared>, now: Instant) {
+        let request = self.members.get(asked.from).and_then(|member| {
+            let bytes_max = shared.patience.bytes(&member.jid, limits::PAGE_BYTES_MAX);
+            let pull = Pull { vector: asked.have.clone(), bytes_max, part: asked.part };
+            Some((member.jid.clone(), Payload::Pull(pull).to_element().ok()?))
+        });
+        let Some((to, request)) = request else {
             self.inbox.handle_pull_failure(asked.id, now);
             return;
         };
         debug!("asking server {} for what follows {:?}", asked.from, asked.have);
-        let (to, group, pulled) = (member.jid.clone(), group.clone(), self.pulled.clone());
+        let (group, shared, pulled) = (group.clone(), Arc::clone(shared), self.pulled.clone());
         while self.requests.try_join_next().is_some() {}
         self.requests.spawn(async move {
-            let answer = group.request(to, request, limits::PULL_TIMEOUT).await;
+            let answer = shared.patience.request(&group, to, request, limits::PULL_TIMEOUT).await;
             let answer = answer.map(Answer::Element).map_err(|problem| problem.to_string());
             // The driver has ended: nobody needs the answer.
             let _ = pulled.send(Pulled { asked, answer }).await;

@@ -14,6 +14,8 @@ pub(crate) struct Names {
     pub(crate) glue: BTreeSet<EntryUuid>,
     /// Entries of which changes came before themselves.
     pub(crate) orphans: BTreeSet<EntryUuid>,
+    /// Entries that may lack something, or have what should have lost.
+    pub(crate) doubts: BTreeSet<EntryUuid>,
 }
 
 impl Names {
@@ -24,6 +26,7 @@ impl Names {
             displaced: journal.displaced()?.into_iter().collect(),
             glue: journal.glue()?.into_iter().collect(),
             orphans: journal.orphans()?.into_iter().collect(),
+            doubts: journal.doubts()?.into_iter().collect(),
         })
     }
 
@@ -45,6 +48,12 @@ impl Names {
             Record::NoGlue(uuid) => {
                 self.glue.remove(uuid);
             }
+            Record::Doubt(uuid) => {
+                self.doubts.insert(*uuid);
+            }
+            Record::Certain(uuid) => {
+                self.doubts.remove(uuid);
+            }
             Record::Orphan(uuid) => {
                 self.orphans.insert(*uuid);
             }
@@ -63,7 +72,8 @@ impl Names {
             displaced.map(|(uuid, place)| Record::Displaced { uuid: *uuid, place: place.clone() });
         let glue = self.glue.iter().copied().map(Record::Glue);
         let orphans = self.orphans.iter().copied().map(Record::Orphan);
-        moves.chain(displaced).chain(glue).chain(orphans)
+        let doubts = self.doubts.iter().copied().map(Record::Doubt);
+        moves.chain(displaced).chain(glue).chain(orphans).chain(doubts)
     }
 
     /// Whether a name that becomes free, or a last child that goes, may mean something.

@@ -1,23 +1,20 @@
 //! The host's database as the rules see it.
 
+mod remembered;
+
+pub(crate) use remembered::client_move;
+
+use remembered::busy;
+
+use super::entry::{attribute, glue_attributes, is_glue, replace, values};
 use super::{Names, Scratch, is_written_by_others};
-use crate::host::{Failure, Outcome, Transaction};
-use crate::limits;
+use crate::host::{Outcome, Transaction};
 use crate::shared::{Shared, lock};
-use ldap3_proto::proto::{
-    LdapAddRequest, LdapModify, LdapModifyDNRequest, LdapModifyRequest, LdapModifyType, LdapPartialAttribute,
-};
-use std::collections::BTreeMap;
+use ldap3_proto::proto::{LdapAddRequest, LdapModify, LdapModifyDNRequest, LdapModifyRequest};
 use std::sync::Arc;
-use tracing::warn;
 use xmppsync_journal::Record;
 use xmppsync_replica::merge::{Attributes, Node, Schema, Tree, is_stamp};
 use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Operation, Place, Vector, names};
-
-/// slapd's own object class for entries that only hold a place in the tree.
-const GLUE: &str = "glue";
-/// What tells that an entry is displaced.
-const CONFLICT: &str = "xmppSyncConflict";
 
 pub(super) struct HostTree<'a> {
     shared: &'a Shared,
@@ -28,37 +25,12 @@ pub(super) struct HostTree<'a> {
     change: &'a Arc<Change>,
     /// What this replica cannot hold by its schema is refused, unless several servers made it so together; once that is known.
     checked: Option<bool>,
-}
-
-/// Whether the entry is glue.
-pub(super) fn is_glue(entry: &Change) -> bool {
-    has_value(entry, "objectClass", GLUE)
-}
-
-fn values<'a>(entry: &'a Change, attribute: &str) -> &'a [Vec<u8>] {
-    let (Operation::Add(request) | Operation::Put(request)) = &entry.operation else { return &[] };
-    let found = request.attributes.iter().find(|candidate| candidate.atype.eq_ignore_ascii_case(attribute));
-    found.map_or(&[], |found| found.vals.as_slice())
-}
-
-fn has_value(entry: &Change, attribute: &str, value: &str) -> bool {
-    values(entry, attribute).iter().any(|present| present.eq_ignore_ascii_case(value.as_bytes()))
-}
-
-fn busy(text: &str) -> Outcome {
-    Outcome::Temporary(Failure::busy(text))
-}
-
-fn attribute(name: &str, vals: Vec<Vec<u8>>) -> LdapPartialAttribute {
-    LdapPartialAttribute { atype: name.to_owned(), vals }
-}
-
-fn replace(name: &str, vals: Vec<Vec<u8>>) -> LdapModify {
-    LdapModify { operation: LdapModifyType::Replace, modification: attribute(name, vals) }
-}
-
-fn texts(values: &[&str]) -> Vec<Vec<u8>> {
-    values.iter().map(|value| value.as_bytes().to_vec()).collect()
+    /// The latest change that the journal has forgotten, if any; once that is known.
+    horizon: Option<Option<Csn>>,
+    /// What another replica remembers of the entry, and is in it.
+    history: &'a [Arc<Change>],
+    /// It is a state that is taken: what of it does not stay was not lost.
+    is_state: bool,
 }
 
 impl<'a> HostTree<'a> {
@@ -69,7 +41,18 @@ impl<'a> HostTree<'a> {
         applied: &'a Vector,
         change: &'a Arc<Change>,
     ) -> HostTree<'a> {
-        HostTree { shared, transaction, scratch, applied, change, checked: None }
+        let (checked, horizon, history, is_state) = (None, None, &[][..], false);
+        HostTree { shared, transaction, scratch, applied, change, checked, horizon, history, is_state }
+    }
+
+    /// With what another replica remembers of the entry, and is in it.
+    pub(super) fn with_history(self, history: &'a [Arc<Change>]) -> HostTree<'a> {
+        HostTree { history, ..self }
+    }
+
+    /// For a state that is taken.
+    pub(super) fn for_state(self) -> HostTree<'a> {
+        HostTree { is_state: true, ..self }
     }
 
     fn read(&mut self, uuid: EntryUuid) -> Result<Option<Change>, Outcome> {
@@ -121,39 +104,6 @@ impl<'a> HostTree<'a> {
         self.scratch.note(self.shared, record);
     }
 
-    /// A client's write that is committed may not have been told yet. Others wait for this transaction.
-    fn wait_for_clients(&self) -> Result<(), Outcome> {
-        for _ in 0..limits::CLIENT_TRIES {
-            let pending = self.shared.database.pending_csns();
-            if pending.iter().all(|csn| lock(&self.shared.captured).has_taken(*csn)) {
-                return Ok(());
-            }
-            std::thread::sleep(limits::CLIENT_PAUSE);
-        }
-        Err(busy("a write of this server is on its way"))
-    }
-
-    /// Asks the journal, which has all that was handed to it before.
-    fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut xmppsync_journal::Journal) -> Result<T, xmppsync_journal::JournalError>
-        + Send
-        + 'static,
-    ) -> Result<Option<T>, Outcome> {
-        self.shared
-            .store
-            .ask_now(question, limits::HISTORY_PATIENCE)
-            .map_err(|_| busy("the journal does not answer"))
-    }
-
-    /// Whether the change is in the database.
-    fn is_applied(&self, change: &Change) -> bool {
-        let csn = change.csn;
-        let is_here = csn.server_id() == self.shared.own || self.applied.covers(csn);
-        let waits = self.scratch.is_waiting(csn) || lock(&self.shared.to_apply).is_waiting(change);
-        is_here && csn != self.change.csn && !waits
-    }
-
     fn mark_displaced(&mut self, uuid: EntryUuid, place: &Place, displaced: bool) -> Result<(), Outcome> {
         let (record, mark) = if displaced {
             let mark = vec![format!("displaced {}", place.rdn).into_bytes()];
@@ -164,7 +114,7 @@ impl<'a> HostTree<'a> {
             return Ok(());
         };
         self.note(record);
-        let request = LdapModifyRequest { dn: self.dn(uuid)?, changes: vec![replace(CONFLICT, mark)] };
+        let request = LdapModifyRequest { dn: self.dn(uuid)?, changes: vec![replace(Lost::DISPLACED, mark)] };
         // The schema wants no operational attribute in a name.
         self.make_so(uuid, Operation::Modify(request), false)
     }
@@ -271,71 +221,19 @@ impl Tree for HostTree<'_> {
     }
 
     fn later(&mut self, uuid: EntryUuid, after: Option<Csn>) -> Result<Vec<Arc<Change>>, Outcome> {
-        // First what is not in the journal yet: it may get there meanwhile.
-        let fresh = lock(&self.shared.captured).later(uuid, after);
-        let known = self.ask(move |journal| journal.later(uuid, after))?;
-        if known.is_none() && self.shared.store.is_filling() {
-            return Err(busy("the journal is being made anew"));
-        }
-        let known = known.unwrap_or_default();
-        let mut later: Vec<Arc<Change>> =
-            known.into_iter().map(Arc::new).filter(|change| self.is_applied(change)).collect();
-        for change in fresh {
-            if !later.iter().any(|known| known.csn == change.csn) {
-                later.push(change);
-            }
-        }
-        later.sort_by_key(|change| change.csn);
-        if uuid == self.change.uuid
-            && later.iter().any(|change| change.csn.server_id() != self.change.csn.server_id())
-        {
-            self.checked = Some(false);
-        }
-        let Some(entry) = self.read(uuid)? else { return Ok(later) };
-        let (last, is_late) =
-            (later.last().map(|change| change.csn), after.is_some_and(|after| entry.csn > after));
-        if is_late && last < Some(entry.csn) && !is_glue(&entry) {
-            if entry.csn.server_id() == self.shared.own && !lock(&self.shared.vector).covers(entry.csn) {
-                // A client's write that is committed, and that nobody was told of yet.
-                return Err(busy("a write of this server is on its way"));
-            }
-            // Before the journal reaches back: nothing tells which values are older than the change.
-            warn!(
-                "conflict: the journal does not reach back to the change {} of the entry {uuid}, so that the earlier one {} has no \
-                 effect; where it is wanted, write it again",
-                entry.csn, self.change.csn
-            );
-            let Change { csn, uuid, parent, operation } = entry;
-            let operation = match operation {
-                Operation::Add(request) => Operation::Put(request),
-                other => other,
-            };
-            later.push(Arc::new(Change { csn, uuid, parent, operation }));
-        }
-        Ok(later)
+        self.remembered_later(uuid, after)
+    }
+
+    fn horizon(&mut self) -> Result<Option<Csn>, Outcome> {
+        self.remembered_horizon()
     }
 
     fn moves(&mut self, from: Csn) -> Result<Vec<Move>, Outcome> {
-        self.wait_for_clients()?;
-        let followed: Vec<Move> =
-            lock(&self.shared.to_apply).to_follow.iter().filter_map(client_move).collect();
-        let mut moves: BTreeMap<Csn, Move> =
-            self.known(|names| names.moves.range(from..).map(|(csn, made)| (*csn, *made)).collect());
-        for made in followed.into_iter().filter(|made| made.csn >= from) {
-            moves.entry(made.csn).or_insert(made);
-        }
-        Ok(moves.into_values().collect())
+        self.remembered_moves(from)
     }
 
     fn deleted(&mut self, uuid: EntryUuid) -> Result<Option<(Csn, Option<Place>)>, Outcome> {
-        let place = self.scratch.places.get(&uuid).cloned();
-        let gone = self.scratch.gone.get(&uuid).copied().max(lock(&self.shared.captured).deleted.get(uuid));
-        let known = self.ask(move |journal| {
-            let tombstone = journal.tombstone(uuid)?.map(|(csn, _)| csn);
-            Ok((tombstone, journal.place(uuid)?))
-        })?;
-        let (tombstone, known) = known.unwrap_or_default();
-        Ok(gone.max(tombstone).map(|csn| (csn, place.or(known))))
+        self.remembered_delete(uuid)
     }
 
     fn add(&mut self, change: &Change, place: Option<&Place>, displaced: bool) -> Result<(), Outcome> {
@@ -384,7 +282,7 @@ impl Tree for HostTree<'_> {
         let mut changes = Vec::new();
         for (name, _) in self.attributes(uuid)? {
             let stays = wanted.iter().any(|other| other.atype.eq_ignore_ascii_case(&name));
-            if !stays && !name.eq_ignore_ascii_case(CONFLICT) {
+            if !stays && !name.eq_ignore_ascii_case(Lost::DISPLACED) {
                 changes.push(replace(&name, Vec::new()));
             }
         }
@@ -405,7 +303,9 @@ impl Tree for HostTree<'_> {
             _ => Vec::new(),
         };
         let Some(entry) = self.read(uuid)? else { return Ok(()) };
-        let is_last = change.csn > entry.csn;
+        // A state that is taken may have the same CSN.
+        let is_state = matches!(change.operation, Operation::Put(_));
+        let is_last = change.csn > entry.csn || (is_state && change.csn == entry.csn);
         let stamps = stamps.into_iter().filter(|stamp| is_last && is_stamp(&stamp.modification.atype));
         let values = values.into_iter().map(|(name, values)| replace(&name, values));
         let changes: Vec<LdapModify> = values.chain(stamps).collect();
@@ -413,7 +313,14 @@ impl Tree for HostTree<'_> {
             return Ok(());
         }
         let dn = entry.operation.dn().to_owned();
-        self.make(uuid, Operation::Modify(LdapModifyRequest { dn, changes }))
+        self.make(uuid, Operation::Modify(LdapModifyRequest { dn: dn.clone(), changes }))?;
+        if !self.is_checked() {
+            match self.transaction.schema_problem(&dn) {
+                Some(problem) => self.scratch.forbidden.insert(uuid, problem),
+                None => self.scratch.forbidden.remove(&uuid),
+            };
+        }
+        Ok(())
     }
 
     fn name(&mut self, uuid: EntryUuid, place: &Place, displaced: bool) -> Result<(), Outcome> {
@@ -447,9 +354,15 @@ impl Tree for HostTree<'_> {
         Ok(())
     }
 
+    fn note_doubt(&mut self, uuid: EntryUuid) -> Result<(), Outcome> {
+        self.scratch.doubts.insert(uuid, self.change.csn);
+        Ok(())
+    }
+
     fn note_lost(&mut self, lost: Lost) -> Result<(), Outcome> {
-        self.scratch.records.push(Record::Lost { lost: lost.clone(), at: crate::store::now() });
-        self.scratch.lost.push(lost);
+        if !self.is_state {
+            self.scratch.lost.push(lost);
+        }
         Ok(())
     }
 }
@@ -467,21 +380,4 @@ impl HostTree<'_> {
         key.sort();
         key
     }
-}
-
-/// A move that a client made here.
-fn client_move((change, from): &(Arc<Change>, Place)) -> Option<Move> {
-    let is_rename = matches!(change.operation, Operation::ModifyDn { .. });
-    let to = change.parent.filter(|_| is_rename)?;
-    Some(Move { csn: change.csn, child: change.uuid, from: Some(from.parent), to, made: true })
-}
-
-/// All that glue has beside its name.
-fn glue_attributes(uuid: EntryUuid, csn: Csn) -> Vec<LdapPartialAttribute> {
-    vec![
-        attribute("objectClass", texts(&["top", GLUE, "extensibleObject"])),
-        attribute("structuralObjectClass", texts(&[GLUE])),
-        attribute("entryUUID", texts(&[&uuid.to_string()])),
-        attribute("entryCSN", texts(&[csn.as_str()])),
-    ]
 }

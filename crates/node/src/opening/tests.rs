@@ -1,4 +1,5 @@
 use super::*;
+use std::collections::BTreeMap;
 use xmppsync_replica::ServerId;
 
 /// A database of entries without content.
@@ -9,7 +10,12 @@ struct Fake {
     guessed: bool,
     generation: Generation,
     minted: u32,
+    /// DNs of entries that are displaced or glue.
+    aside: BTreeMap<EntryUuid, &'static str>,
 }
+
+const GLUE: &str = "ou=glue,dc=x";
+const DISPLACED: &str = "entryUUID=02020202-0202-0202-0202-020202020202+cn=b,dc=x";
 
 impl Opening for Fake {
     fn standing(&mut self) -> Result<Standing, Failure> {
@@ -17,8 +23,20 @@ impl Opening for Fake {
     }
 
     fn scan(&mut self, each: &mut dyn FnMut(Stored<'_>)) -> Result<(), Failure> {
-        self.entries.iter().for_each(|(uuid, csn)| each(Stored { dn: "cn=x", uuid: *uuid, csn: *csn }));
+        for (uuid, csn) in &self.entries {
+            let aside = self.aside.get(uuid).copied();
+            each(Stored {
+                dn: aside.unwrap_or("cn=x,dc=x"),
+                uuid: *uuid,
+                csn: *csn,
+                glue: aside == Some(GLUE),
+            });
+        }
         Ok(())
+    }
+
+    fn find(&mut self, dn: &str) -> Option<EntryUuid> {
+        (dn == "dc=x").then(|| uuid(9))
     }
 
     fn read_entry(&mut self, uuid: &EntryUuid) -> Result<Option<Change>, Failure> {
@@ -73,6 +91,7 @@ fn three() -> Fake {
         guessed: false,
         generation: Generation { file: 7, transaction: 10 },
         minted: 10,
+        aside: BTreeMap::new(),
     }
 }
 
@@ -317,4 +336,39 @@ fn an_unfinished_load_is_begun_anew_whatever_became_of_the_journal() {
             drop(journal);
         }
     }
+}
+
+/// Of what is aside the journal knows: who is displaced, who is glue, and who is in the inventory.
+fn aside(lab: &Lab) -> (Vec<EntryUuid>, Vec<EntryUuid>, Vec<EntryUuid>) {
+    let (journal, _) = Journal::open(lab.0.path(), "dc=x").unwrap();
+    let displaced = journal.displaced().unwrap();
+    assert!(
+        displaced.iter().all(|(_, place)| place.parent == uuid(9) && place.rdn == "cn=b"),
+        "{displaced:?}"
+    );
+    let mut inventory = Vec::new();
+    journal.inventory_for_each(|uuid, _| inventory.push(uuid)).unwrap();
+    (displaced.into_iter().map(|(uuid, _)| uuid).collect(), journal.glue().unwrap(), inventory)
+}
+
+#[test]
+fn what_is_displaced_or_glue_is_known_from_the_entries_with_a_new_journal_and_after_a_crash() {
+    let lab = Lab::new();
+    let mut database = three();
+    database.aside = [(uuid(2), DISPLACED), (uuid(3), GLUE)].into();
+    let expected = (vec![uuid(2)], vec![uuid(3)], vec![uuid(1), uuid(2)]);
+    lab.open(&mut three(), false);
+    let found = lab.open(&mut database, false);
+    assert_eq!((sent(&found), found.compare), (vec![], false));
+    assert_eq!(aside(&lab), expected);
+    // A new one.
+    let new = Lab(tempfile::tempdir().unwrap());
+    new.open(&mut database, false);
+    assert_eq!(aside(&new), expected);
+    // Both were mended before the next crash; the entry of the glue is gone.
+    let mut mended = three();
+    mended.entries.pop();
+    let found = lab.open(&mut mended, false);
+    assert_eq!((sent(&found), found.compare), (vec![], false));
+    assert_eq!(aside(&lab), (vec![], vec![], vec![uuid(1), uuid(2)]));
 }

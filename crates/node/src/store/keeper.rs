@@ -276,8 +276,11 @@ impl Keeper {
         if let Book::Filling(journal) = &mut self.book
             && number == self.number
         {
-            let records: Vec<Record> =
-                entries.into_iter().map(|(uuid, csn)| Record::Put { uuid, csn }).collect();
+            let record = |(uuid, csn)| match self.remembered.is_glue(uuid) {
+                true => Record::Gone { uuid, csn, at: now() },
+                false => Record::Put { uuid, csn },
+            };
+            let records: Vec<Record> = entries.into_iter().map(record).collect();
             if let Err(problem) = journal.write(&records) {
                 self.failed(&problem);
             }

@@ -1,13 +1,14 @@
 //! What cannot be had from the database again, kept in memory for the next journal.
 
 use crate::merging::Names;
+use crate::to_apply::Ahead;
 use std::collections::BTreeMap;
 use xmppsync_journal::limits::SET_ASIDES_MAX;
 use xmppsync_journal::{Journal, Peer, Record, SetAside};
-use xmppsync_replica::{Csn, Unseen};
+use xmppsync_replica::{Csn, EntryUuid, Unseen, Vector};
 
 /// Who the peers are, what was not seen, which changes could not be applied (an entry that was refused here must not look
-/// deleted), and what the rules for changes that meet know of names and moves.
+/// deleted) or are in the database before their turn, and what the rules for changes that meet know of names and moves.
 #[derive(Default)]
 pub(super) struct Remembered {
     peers: BTreeMap<String, Peer>,
@@ -16,6 +17,7 @@ pub(super) struct Remembered {
     unseen_at: u64,
     put_back: bool,
     names: Names,
+    ahead: Ahead,
 }
 
 impl Remembered {
@@ -28,6 +30,7 @@ impl Remembered {
         let unseen = Record::Unseen { unseen: journal.unseen().clone(), at: journal.unseen_at() };
         let state = [unseen, Record::PutBack(put_back)];
         remembered.names = Names::read(journal).unwrap_or_default();
+        remembered.ahead = Ahead::read(journal, &Vector::default()).unwrap_or_default();
         remembered.note(&peers.chain(set_asides).chain(state).collect::<Vec<_>>());
         remembered
     }
@@ -49,9 +52,15 @@ impl Remembered {
                     self.unseen_at = self.unseen_at.max(*at);
                 }
                 Record::PutBack(yes) => self.put_back = *yes,
+                Record::Ahead { .. } | Record::InTurn(_) => self.ahead.note(record),
                 other => self.names.note(other),
             }
         }
+    }
+
+    /// Whether the entry is deleted, and only there because of its children.
+    pub(super) fn is_glue(&self, uuid: EntryUuid) -> bool {
+        self.names.glue.contains(&uuid)
     }
 
     /// It counts as seen from now on.
@@ -64,6 +73,11 @@ impl Remembered {
         let set_asides = self.set_asides.values().cloned().map(Record::SetAside);
         let put_back = self.put_back.then_some(Record::PutBack(true));
         let unseen = Record::Unseen { unseen: self.unseen.clone(), at: self.unseen_at };
-        peers.chain(set_asides).chain([unseen]).chain(put_back).chain(self.names.records())
+        peers
+            .chain(set_asides)
+            .chain([unseen])
+            .chain(put_back)
+            .chain(self.ahead.records())
+            .chain(self.names.records())
     }
 }

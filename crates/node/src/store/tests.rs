@@ -18,6 +18,9 @@ impl Reader for Entries {
     fn dump(&mut self, _each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure> {
         Ok(DumpEnd::Whole)
     }
+    fn read_all(&mut self, _each: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure> {
+        Ok(DumpEnd::Whole)
+    }
     fn scan(&mut self, each: &mut dyn FnMut(EntryUuid, Csn) -> bool) -> Result<DumpEnd, Failure> {
         for (uuid, csn) in &self.0 {
             if !each(*uuid, *csn) {
