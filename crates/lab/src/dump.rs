@@ -133,11 +133,24 @@ pub fn assert_equal_with<'a>(
     for server in servers {
         clients.push((server.name().to_owned(), server.ldap_of(suffix)?));
     }
+    assert_equal_clients(&mut clients, suffix, context_csn, deadline)
+}
+
+/// [`assert_equal_with`] for servers that are no [`Slapd`] of a lab: their names, and clients bound as their rootdns.
+///
+/// # Errors
+/// A timeout that lists the differences.
+pub fn assert_equal_clients(
+    clients: &mut [(String, Ldap)],
+    suffix: &str,
+    context_csn: ContextCsn,
+    deadline: Duration,
+) -> Result<Dump> {
     let names: Vec<&str> = clients.iter().map(|(name, _)| name.as_str()).collect();
     let what = format!("{} hold the same below {suffix}", names.join(", "));
     wait_until(&what, deadline, || {
         let mut first: Option<(&str, Dump)> = None;
-        for (name, ldap) in &mut clients {
+        for (name, ldap) in &mut *clients {
             let dump = dump(ldap, suffix, context_csn).map_err(|error| error.to_string())?;
             match &first {
                 None => first = Some((name, dump)),

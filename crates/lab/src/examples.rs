@@ -1,7 +1,7 @@
 //! The configurations in `slapd-conf-examples/`, made to run in a lab.
 //!
 //! They are written for real machines: Debian's paths, the domain `example.com`, its XMPP server
-//! `xmpp.example.com`. A lab gives its ejabberd that domain, so names and JIDs stay as they are; paths, the
+//! `xmpp.example.com`. A lab gives its XMPP server that domain, so names and JIDs stay as they are; paths, the
 //! server's address and the certificate authority are replaced.
 
 use std::fs;
@@ -9,11 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::dir::LabDir;
-use crate::ejabberd::Ejabberd;
 use crate::error::{IoContext, Result};
 use crate::slapd::{Database, Slapd, SlapdConfig, SlapdOptions, module_path};
+use crate::xmpp::XmppServer;
 
-/// The XMPP domain of all examples: the one to start the ejabberd with.
+/// The XMPP domain of all examples: the one to start the XMPP server with.
 pub const DOMAIN: &str = "example.com";
 
 /// What replaces the machine's own.
@@ -47,25 +47,25 @@ pub fn load(file: &str, replacements: &Replacements) -> Result<String> {
 
 /// A slapd with the configuration of an example's file, such as `two-servers/ldap1.conf`, prepared and not
 /// started; or of `cn-config/ldap1.ldif`, whose changes were made to a running one as an administrator
-/// would. The ejabberd must serve [`DOMAIN`]; the account is registered there.
+/// would. The XMPP server must serve [`DOMAIN`]; the account is registered there.
 ///
 /// The server is named after the file. Its rootdns have the password `secret`.
 ///
 /// # Errors
 /// When there is no such example, or slapd refuses it.
-pub fn slapd(lab: &LabDir, ejabberd: &mut Ejabberd, file: &str, options: SlapdOptions) -> Result<Slapd> {
+pub fn slapd(lab: &LabDir, xmpp: &mut XmppServer, file: &str, options: SlapdOptions) -> Result<Slapd> {
     let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let dir = lab.subdir(&name)?;
     let password = format!("secret of {name}");
-    ejabberd.register(&name, &password)?;
+    xmpp.register(&name, &password)?;
     let password_file = dir.join("xmppsync.password");
     fs::write(&password_file, format!("{password}\n"))
         .and_then(|()| fs::set_permissions(&password_file, fs::Permissions::from_mode(0o600)))
         .context(|| format!("cannot write {}", password_file.display()))?;
     let original = read(file)?;
     let direct = original.lines().any(|line| line.trim() == "xmppsync-tls direct");
-    let address = if direct { ejabberd.client_tls_address() } else { ejabberd.client_address() };
-    let (server, ca_file) = (address.to_string(), ejabberd.ca_file());
+    let address = if direct { xmpp.client_tls_address() } else { xmpp.client_address() };
+    let (server, ca_file) = (address.to_string(), xmpp.ca_file());
     let text = load(file, &Replacements { module: module_path()?, dir, server, ca_file })?;
     if Path::new(file).extension().is_some_and(|extension| extension == "ldif") {
         // As Debian sets it up: no serverID, and no index of entryUUID.

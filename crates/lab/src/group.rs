@@ -1,4 +1,4 @@
-//! An ejabberd and the slapds that replicate through it.
+//! An XMPP server and the slapds that replicate through it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::baseline;
 use crate::dir::LabDir;
 use crate::dump::assert_equal;
-use crate::ejabberd::{Ejabberd, EjabberdOptions};
-use crate::error::{IoContext, Result};
-use crate::slapd::{Database, Slapd, SlapdConfig, SlapdOptions, module_path};
+use crate::error::{IoContext, LabError, Result};
+use crate::net::Network;
+use crate::slapd::{Database, Slapd, SlapdConfig, SlapdOptions, module_path, other_release};
+use crate::xmpp::{XmppOptions, XmppServer};
 
 /// The suffix of a group that asks for no other.
 pub const SUFFIX: &str = "dc=example,dc=com";
@@ -68,10 +69,12 @@ pub struct GroupOptions {
     pub live: Live,
     /// `xmppsync-tls`.
     pub tls: Tls,
-    /// What keeps the servers equal. All but the overlay do without the ejabberd, which runs all the same.
+    /// What keeps the servers equal. All but the overlay do without the XMPP server, which runs all the same.
     pub replication: Replication,
     /// Who asks whom in slapd's own replication; the overlay is always a mesh.
     pub topology: Topology,
+    /// The numbers of the servers that are of another release, see [`other_release`].
+    pub other_release: Vec<usize>,
     /// The module with the overlay; `None` is what [`module_path`] finds.
     pub module: Option<PathBuf>,
     /// More lines for each overlay.
@@ -86,8 +89,10 @@ pub struct GroupOptions {
     pub maxsize: u64,
     /// Where the lab's directory is made; `None` is the system's temporary directory.
     pub base_dir: Option<PathBuf>,
+    /// The network in which each server is a host: 1 is the XMPP server, the slapds follow. `None` is this machine.
+    pub network: Option<Network>,
     /// The XMPP server.
-    pub ejabberd: EjabberdOptions,
+    pub xmpp: XmppOptions,
     /// How each slapd runs.
     pub slapd: SlapdOptions,
 }
@@ -101,6 +106,7 @@ impl Default for GroupOptions {
             tls: Tls::Starttls,
             replication: Replication::Xmpp,
             topology: Topology::Mesh,
+            other_release: Vec::new(),
             module: None,
             overlay_lines: Vec::new(),
             database_lines: Vec::new(),
@@ -108,20 +114,21 @@ impl Default for GroupOptions {
             modules: Vec::new(),
             maxsize: 4 << 30,
             base_dir: None,
-            ejabberd: EjabberdOptions::default(),
+            network: None,
+            xmpp: XmppOptions::default(),
             slapd: SlapdOptions::default(),
         }
     }
 }
 
-/// An ejabberd and its slapds. The databases are empty at first.
+/// An XMPP server and its slapds. The databases are empty at first.
 #[derive(Debug)]
 pub struct Group {
     // First, so that they are gone before their XMPP server is.
     /// The servers, in the order of their names.
     pub servers: Vec<Slapd>,
     /// The XMPP server.
-    pub ejabberd: Ejabberd,
+    pub xmpp: XmppServer,
     /// The directory of all.
     pub lab: LabDir,
     options: GroupOptions,
@@ -155,13 +162,19 @@ impl Group {
             Some(base) => LabDir::in_dir(base)?,
             None => LabDir::new()?,
         };
-        let ejabberd = Ejabberd::start(&lab, options.ejabberd.clone())?;
-        let mut group = Self { servers: Vec::new(), ejabberd, lab, options };
-        for number in 0..group.options.servers {
+        let host = |number| options.network.as_ref().map(|network| network.host(number)).transpose();
+        let xmpp = XmppServer::start(&lab, XmppOptions { host: host(1)?, ..options.xmpp.clone() })?;
+        let hosts = (0..options.servers).map(|number| host(number + 2)).collect::<Result<Vec<_>>>()?;
+        let mut group = Self { servers: Vec::new(), xmpp, lab, options };
+        for (number, host) in hosts.into_iter().enumerate() {
             let name = server_name(number);
-            group.ejabberd.register(&name, &password(&name))?;
+            group.xmpp.register(&name, &password(&name))?;
             let config = group.config(number)?;
-            let slapd = Slapd::prepare(&group.lab, &name, config, group.options.slapd.clone())?;
+            let mut slapd = SlapdOptions { host, ..group.options.slapd.clone() };
+            if let Some((program, _)) = group.other_release(number)? {
+                slapd.program = Some(program);
+            }
+            let slapd = Slapd::prepare(&group.lab, &name, config, slapd)?;
             group.servers.push(slapd);
         }
         // slapd's own replication names the others' addresses, which are known only now.
@@ -202,7 +215,7 @@ impl Group {
     /// The bare JID of a server.
     #[must_use]
     pub fn jid(&self, number: usize) -> String {
-        format!("{}@{}", server_name(number), self.ejabberd.domain())
+        format!("{}@{}", server_name(number), self.xmpp.domain())
     }
 
     /// The configuration of a server, to change and hand to [`Slapd::set_config`]. Writes its password
@@ -217,7 +230,10 @@ impl Group {
         let mut databases = Vec::new();
         match options.replication {
             Replication::Xmpp => {
-                let module = options.module.clone().map_or_else(module_path, Ok)?;
+                let module = match self.other_release(number)? {
+                    Some((_, module)) => module,
+                    None => options.module.clone().map_or_else(module_path, Ok)?,
+                };
                 modules.push(module.display().to_string());
             }
             Replication::None => {}
@@ -256,6 +272,14 @@ impl Group {
         Ok(SlapdConfig { server_id, modules, global_lines, databases, ..SlapdConfig::default() })
     }
 
+    /// slapd and overlay of a server that is of another release.
+    fn other_release(&self, number: usize) -> Result<Option<(PathBuf, PathBuf)>> {
+        if !self.options.other_release.contains(&number) {
+            return Ok(None);
+        }
+        other_release().map(Some).ok_or_else(|| LabError::Missing("slapd of another release".to_owned()))
+    }
+
     /// The overlay's lines for a server, as in its slapd.conf. Writes its password file.
     ///
     /// # Errors
@@ -265,11 +289,11 @@ impl Group {
         let password_file = self.lab.write(&format!("{name}.password"), format!("{}\n", password(&name)))?;
         fs::set_permissions(&password_file, fs::Permissions::from_mode(0o600))
             .context(|| format!("cannot protect {}", password_file.display()))?;
-        let domain = self.ejabberd.domain();
+        let domain = self.xmpp.domain();
         let (address, tls) = match self.options.tls {
-            Tls::Starttls => (self.ejabberd.client_address(), "starttls"),
-            Tls::Direct => (self.ejabberd.client_tls_address(), "direct"),
-            Tls::Plaintext => (self.ejabberd.client_address(), "insecure-plaintext"),
+            Tls::Starttls => (self.xmpp.client_address(), "starttls"),
+            Tls::Direct => (self.xmpp.client_tls_address(), "direct"),
+            Tls::Plaintext => (self.xmpp.client_address(), "insecure-plaintext"),
         };
         let mut lines = vec![
             "overlay xmppsync".to_owned(),
@@ -281,7 +305,7 @@ impl Group {
             format!("xmppsync-pubsub pubsub.{domain}"),
         ];
         if self.options.tls != Tls::Plaintext {
-            lines.push(format!("xmppsync-tls-ca {}", self.ejabberd.ca_file().display()));
+            lines.push(format!("xmppsync-tls-ca {}", self.xmpp.ca_file().display()));
         }
         if self.options.live == Live::Pubsub {
             lines.push("xmppsync-live pubsub".to_owned());

@@ -15,16 +15,19 @@ use rustix::process::Signal;
 use crate::child::{Server, Stopped, program};
 use crate::dir::LabDir;
 use crate::error::{IoContext, LabError, Result};
+use crate::net::{Host, command_on};
 use crate::wait::wait_until;
 
 pub use config::{Database, SlapdConfig};
 use program::slapd_program;
-pub use program::{failpoints_module_path, module_path};
+pub use program::{failpoints_module_path, module_path, other_release};
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 /// valgrind makes everything so much slower.
 const VALGRIND_FACTOR: u32 = 10;
+/// On a host of its own, where no port can be taken.
+const LDAP_PORT: u16 = 389;
 /// A port can be taken between being found free and being used.
 const STARTS_MAX: usize = 5;
 /// Makes the exit status 99 where valgrind found an error. Leaks are in the log only, since slapd has its own;
@@ -50,11 +53,21 @@ pub struct SlapdOptions {
     pub valgrind: bool,
     /// Further environment.
     pub environment: Vec<(String, String)>,
+    /// Another slapd than the installed one.
+    pub program: Option<PathBuf>,
+    /// Where it runs; `None` is this machine, at the lab's address.
+    pub host: Option<Host>,
 }
 
 impl Default for SlapdOptions {
     fn default() -> Self {
-        Self { debug_level: "sync".to_owned(), valgrind: false, environment: Vec::new() }
+        Self {
+            debug_level: "sync".to_owned(),
+            valgrind: false,
+            environment: Vec::new(),
+            program: None,
+            host: None,
+        }
     }
 }
 
@@ -111,6 +124,10 @@ impl Slapd {
         }
         let file = dir.join("slapd.conf");
         fs::write(&file, text).context(|| format!("cannot write {}", file.display()))?;
+        let address = match &options.host {
+            Some(host) => host.address(LDAP_PORT),
+            None => lab.free_address()?,
+        };
         Ok(Self {
             server: None,
             name: name.to_owned(),
@@ -119,7 +136,7 @@ impl Slapd {
             config,
             source: Source::File(file),
             options,
-            address: lab.free_address()?,
+            address,
             run_begins: 0,
         })
     }
@@ -169,7 +186,9 @@ impl Slapd {
         }
         for _ in 1..STARTS_MAX {
             match self.start_once() {
-                Err(LabError::Failed { output, .. }) if output.contains("Address already in use") => {
+                Err(LabError::Failed { output, .. })
+                    if self.options.host.is_none() && output.contains("Address already in use") =>
+                {
                     self.address = self.lab.free_address()?;
                 }
                 outcome => return outcome,
@@ -261,6 +280,12 @@ impl Slapd {
         &self.dir
     }
 
+    /// The host that it runs on, where it has one of its own.
+    #[must_use]
+    pub fn host(&self) -> Option<&Host> {
+        self.options.host.as_ref()
+    }
+
     /// The directory of a database.
     #[must_use]
     pub fn database_dir(&self, number: usize) -> PathBuf {
@@ -330,13 +355,14 @@ impl Slapd {
     fn start_once(&mut self) -> Result<()> {
         let begin = Instant::now();
         self.run_begins = fs::metadata(self.log_file()).map_or(0, |file| file.len() as usize);
-        let slapd = slapd_program(&self.lab)?;
+        let slapd = self.program()?;
+        let host = self.options.host.as_ref();
         let mut command = if self.options.valgrind {
-            let mut command = Server::command(&program("valgrind")?);
+            let mut command = command_on(host, &program("valgrind")?);
             command.args(VALGRIND_ARGUMENTS).arg(slapd);
             command
         } else {
-            Server::command(&slapd)
+            command_on(host, &slapd)
         };
         let socket = self.dir.join("ldapi").display().to_string().replace('/', "%2F");
         // -s 0: nothing of this belongs in the machine's own system log.
@@ -378,6 +404,10 @@ impl Slapd {
             .map_err(|error| error.to_string())
     }
 
+    fn program(&self) -> Result<PathBuf> {
+        self.options.program.clone().map_or_else(|| slapd_program(&self.lab), Ok)
+    }
+
     fn patience(&self, time: Duration) -> Duration {
         if self.options.valgrind { time * VALGRIND_FACTOR } else { time }
     }
@@ -396,4 +426,14 @@ fn last_lines(text: &str) -> String {
     const LINES_MAX: usize = 40;
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES_MAX)..].join("\n")
+}
+
+impl Drop for Slapd {
+    /// A test that fails says whether a slapd had ended by itself.
+    fn drop(&mut self) {
+        let Some(status) = self.server.as_mut().and_then(Server::ended) else { return };
+        if std::thread::panicking() {
+            eprintln!("slapd {} had ended by itself, {status}:\n{}", self.name, last_lines(&self.run_log()));
+        }
+    }
 }

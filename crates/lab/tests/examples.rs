@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use xmppsync_lab::{
-    Ejabberd, EjabberdOptions, LabDir, Slapd, SlapdOptions, assert_equal, examples, ldif, wait_until,
+    LabDir, Slapd, SlapdOptions, XmppOptions, XmppServer, assert_equal, examples, ldif, wait_until,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -13,24 +13,24 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The servers of an example, started, with the suffix entries added on the first.
 struct Running {
     servers: Vec<Slapd>,
-    _ejabberd: Ejabberd,
+    _xmpp: XmppServer,
 }
 
 fn run(files: &[&str]) -> Running {
     let lab = LabDir::new().unwrap();
     let domain = examples::DOMAIN.to_owned();
-    let options = EjabberdOptions { domain, ..EjabberdOptions::default() };
-    let mut ejabberd = Ejabberd::start(&lab, options).unwrap();
+    let options = XmppOptions { domain, ..XmppOptions::default() };
+    let mut xmpp = XmppServer::start(&lab, options).unwrap();
     let mut servers = Vec::new();
     for file in files {
-        let mut slapd = examples::slapd(&lab, &mut ejabberd, file, SlapdOptions::default()).unwrap();
+        let mut slapd = examples::slapd(&lab, &mut xmpp, file, SlapdOptions::default()).unwrap();
         if !slapd.is_running() {
             slapd.slaptest().unwrap();
             slapd.start().unwrap();
         }
         servers.push(slapd);
     }
-    Running { servers, _ejabberd: ejabberd }
+    Running { servers, _xmpp: xmpp }
 }
 
 impl Running {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use xmppsync_lab::{Ejabberd, EjabberdOptions, LabDir, Slapd, SlapdConfig, SlapdOptions, wait_until};
+use xmppsync_lab::{LabDir, Slapd, SlapdConfig, SlapdOptions, XmppOptions, XmppServer, wait_until};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const ENDING: &str = "XMPPSYNC_LAB_TEST_ENDING";
@@ -40,13 +40,13 @@ fn nothing_is_left_behind_after_kill_9() {
 fn victim() {
     let ending = std::env::var(ENDING).unwrap();
     let lab = LabDir::new().unwrap();
-    let ejabberd = Ejabberd::start(&lab, EjabberdOptions::default()).unwrap();
+    let xmpp = XmppServer::start(&lab, XmppOptions::default()).unwrap();
     // Started by a thread that ends: the server must not end with it.
     let start = || Slapd::run(&lab, "a", SlapdConfig::default(), SlapdOptions::default()).unwrap();
     let mut slapd = std::thread::scope(|scope| scope.spawn(start).join().unwrap());
     assert!(slapd.is_running());
     slapd.ldap().unwrap();
-    println!("started {} {} {}", lab.path().display(), ejabberd.pid().unwrap(), slapd.pid().unwrap());
+    println!("started {} {} {}", lab.path().display(), xmpp.pid().unwrap(), slapd.pid().unwrap());
     assert_ne!(ending, "panic", "as planned");
     loop {
         std::thread::park();

@@ -43,6 +43,14 @@ pub fn failpoints_module_path() -> Result<PathBuf> {
     })
 }
 
+/// A slapd of another release of Debian, and the overlay for it: `slapd` and `libxmppsync.so` in the directory that
+/// `XMPPSYNC_OTHER_RELEASE` names; `cargo xtask test --debian` makes one. `None` without the variable.
+#[must_use]
+pub fn other_release() -> Option<(PathBuf, PathBuf)> {
+    let dir = PathBuf::from(std::env::var_os("XMPPSYNC_OTHER_RELEASE")?);
+    Some((dir.join("slapd"), dir.join("libxmppsync.so")))
+}
+
 /// The installed slapd, or a copy of it where AppArmor confines it.
 ///
 /// Debian's profile holds for `/usr/sbin/slapd` and lets it read and write only where the machine's own

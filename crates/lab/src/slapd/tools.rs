@@ -3,7 +3,7 @@
 use std::io::{Seek, Write};
 use std::process::{Command, Stdio};
 
-use super::{Slapd, Source, slapd_program};
+use super::{Slapd, Source};
 use crate::child::run_tool;
 use crate::error::{IoContext, Result};
 
@@ -42,7 +42,7 @@ impl Slapd {
     /// A tool such as `slapcat`, with this server's configuration.
     pub(super) fn tool(&self, name: &str) -> Result<Tool> {
         // All of them are slapd by another name, and -T works with a copy of it too.
-        let mut command = Command::new(slapd_program(&self.lab)?);
+        let mut command = Command::new(self.program()?);
         command.arg("-T").arg(name.strip_prefix("slap").unwrap_or(name));
         match &self.source {
             Source::File(file) => command.arg("-f").arg(file),
@@ -72,7 +72,7 @@ impl Slapd {
         // slapcat shows cn=config only where it is a directory.
         let directory = tempfile::tempdir_in(&self.dir).context(|| "cannot make a directory".to_owned())?;
         self.tool("slaptest")?.args(["-n", "0", "-F"]).arg(directory.path()).run()?;
-        let mut slapcat = Command::new(slapd_program(&self.lab)?);
+        let mut slapcat = Command::new(self.program()?);
         slapcat.args(["-T", "cat", "-n", "0", "-F"]).arg(directory.path()).stdin(Stdio::null());
         Tool(slapcat).run()
     }

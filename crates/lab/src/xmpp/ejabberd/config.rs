@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::{EjabberdOptions, Listeners};
+use super::super::{Listeners, XmppOptions};
 
 /// Everything on the lab's address, no shapers, no limits but those asked for.
-pub(super) fn text(options: &EjabberdOptions, listeners: &Listeners, dir: &Path) -> String {
+pub(in super::super) fn text(options: &XmppOptions, listeners: &Listeners, dir: &Path) -> String {
     let mut text = common(options, dir);
     text.push_str(&listen(options, listeners));
-    text.push_str(&access(options));
+    text.push_str(&access(options, listeners));
     text.push_str(&modules(listeners, dir));
     if options.offline {
         text.push_str(OFFLINE);
@@ -22,8 +22,8 @@ pub(super) fn text(options: &EjabberdOptions, listeners: &Listeners, dir: &Path)
     text
 }
 
-fn common(options: &EjabberdOptions, dir: &Path) -> String {
-    let EjabberdOptions { domain, log_level, .. } = options;
+fn common(options: &XmppOptions, dir: &Path) -> String {
+    let XmppOptions { domain, log_level, .. } = options;
     let certificate = dir.join("server.pem");
     format!(
         r#"loglevel: {log_level}
@@ -40,7 +40,7 @@ acme: {{ auto: false }}
     )
 }
 
-fn listen(options: &EjabberdOptions, listeners: &Listeners) -> String {
+fn listen(options: &XmppOptions, listeners: &Listeners) -> String {
     let (ip, http) = (listeners.http.ip(), listeners.http.port());
     let clients = clients(options, listeners);
     format!(
@@ -56,7 +56,7 @@ fn listen(options: &EjabberdOptions, listeners: &Listeners) -> String {
 }
 
 /// Where clients connect, as it stands in the text.
-pub(super) fn clients(options: &EjabberdOptions, listeners: &Listeners) -> String {
+pub(in super::super) fn clients(options: &XmppOptions, listeners: &Listeners) -> String {
     let size = options.max_stanza_size;
     let starttls = if options.plaintext { "starttls: true" } else { "starttls_required: true" };
     let ip = listeners.client.ip();
@@ -82,8 +82,10 @@ pub(super) fn clients(options: &EjabberdOptions, listeners: &Listeners) -> Strin
     )
 }
 
-fn access(options: &EjabberdOptions) -> String {
+fn access(options: &XmppOptions, listeners: &Listeners) -> String {
     let offline = options.max_offline_messages.map_or("infinity".to_owned(), |max| max.to_string());
+    // The lab's address, or the network of the lab's hosts.
+    let ip = listeners.http.ip();
     format!(
         r#"access_rules:
   c2s: {{ allow: all }}
@@ -94,11 +96,11 @@ shaper_rules:
   soft_upload_quota: 100000
   hard_upload_quota: 100000
 acl:
-  loopback: {{ ip: [127.0.0.0/8] }}
+  lab: {{ ip: [127.0.0.0/8, "{ip}/24"] }}
 api_permissions:
   lab:
     from: [mod_http_api]
-    who: {{ access: {{ allow: {{ acl: loopback }} }} }}
+    who: {{ access: {{ allow: {{ acl: lab }} }} }}
     what: "*"
 "#
     )
@@ -157,8 +159,14 @@ const OFFLINE: &str = "  mod_offline:
     bounce_groupchat: false
 ";
 
-fn rooms(options: &EjabberdOptions) -> String {
+fn rooms(options: &XmppOptions) -> String {
     let archive = options.room_archive;
+    // The servers are owners of their rooms, for whom there are so many seats more.
+    let (limit, threshold) = match options.max_room_users {
+        // The least is one more.
+        Some(users) => (format!("\n    max_users: {}", users.saturating_sub(1)), 1),
+        None => (String::new(), 100),
+    };
     format!(
         r#"  mod_muc:
     host: "conference.@HOST@"
@@ -169,7 +177,7 @@ fn rooms(options: &EjabberdOptions) -> String {
     access_mam: local
     history_size: 0
     max_user_conferences: 1000
-    max_users_admin_threshold: 100
+    max_users_admin_threshold: {threshold}{limit}
     min_message_interval: 0
     user_message_shaper: none
     room_shaper: none
