@@ -5,12 +5,13 @@ use crate::meanwhile::{count, end_of};
 use crate::steps::{PEOPLE, add_person, complaints, group_with, set, settle, wait_entry, wait_together};
 use xmppsync_lab::{
     ContextCsn, Dump, Group, GroupOptions, Replication, SUFFIX, Slapd, SlapdConfig, SlapdOptions,
-    assert_equal, assert_equal_with, difference, dump, ldif, wait_until,
+    assert_equal, assert_equal_with, difference, dump, ldif, module_path, wait_until,
 };
 
-/// A consumer that knows nothing of the overlay, downstream of the server.
+/// A consumer without the overlay, downstream of the server. It knows the attributes that tell of conflicts.
 fn consumer(group: &Group, provider: &Slapd) -> Slapd {
     let mut config = SlapdConfig { server_id: None, ..SlapdConfig::default() };
+    config.modules = vec![module_path().unwrap().display().to_string()];
     let database = &mut config.databases[0];
     database.overlay_lines = vec![format!(
         "syncrepl rid=001 provider={} type=refreshAndPersist retry=\"1 +\" searchbase=\"{SUFFIX}\" bindmethod=simple \
@@ -80,10 +81,46 @@ fn a_syncrepl_consumer_of_one_server_follows_writes_on_all_over_restarts() {
     }
 }
 
-/// The configurations of the same servers with the overlay. Accounts and rooms are those of the same ejabberd.
+/// Beside syncprov each change commits by itself, and so does the mark of what it lost.
+#[test]
+fn a_syncrepl_consumer_gets_the_marks_of_conflicts_like_all_else() {
+    let group = group_with(GroupOptions {
+        servers: 2,
+        modules: vec!["syncprov".to_owned()],
+        database_lines: vec!["overlay syncprov".to_owned()],
+        ..GroupOptions::default()
+    });
+    let consumer = consumer(&group, &group.servers[0]);
+    let dn = add_person(&mut group.servers[0].ldap().unwrap(), "a");
+    settle(&group);
+    assert_follows(&consumer, &group.servers[0]);
+    let mut clients = [0, 1].map(|server| group.servers[server].ldap().unwrap());
+    group.xmpp.pause().unwrap();
+    for (client, value) in clients.iter_mut().zip(["of a", "of b"]) {
+        client.replace(&dn, "description", &[value]).unwrap();
+        client.rename(&dn, &format!("uid={}", value.replace(' ', "-")), None).unwrap();
+    }
+    group.xmpp.resume().unwrap();
+    let dn = format!("uid=of-b,{PEOPLE}");
+    wait_until("both losses are marked", PATIENCE, || {
+        let dump = settle(&group);
+        let marks = dump.get(&dn).and_then(|entry| entry.get("xmppSyncLost")).map_or(0, |marks| marks.len());
+        if marks == 2 { Ok(()) } else { Err(format!("{:?}", dump.get(&dn))) }
+    })
+    .unwrap();
+    assert_follows(&consumer, &group.servers[0]);
+    add_person(&mut clients[1], "afterwards");
+    settle(&group);
+    assert_follows(&consumer, &group.servers[0]);
+    for server in &group.servers {
+        assert_eq!(complaints(server), "", "on {}", server.name());
+    }
+}
+
+/// The configurations of the same servers with the overlay. Accounts and rooms are those of the same XMPP server.
 fn with_overlay(group: &Group, number: usize) -> SlapdConfig {
     let mut config = group.servers[number].config().clone();
-    config.modules = vec![xmppsync_lab::module_path().unwrap().display().to_string()];
+    config.modules = vec![module_path().unwrap().display().to_string()];
     config.databases[0].overlay_lines = group.overlay_lines(number).unwrap();
     config
 }

@@ -1,17 +1,16 @@
 //! Servers whose clocks differ, and clocks that are set while slapd runs.
 
 use crate::PATIENCE;
-use crate::meanwhile::{count, end_of};
+use crate::meanwhile::{OnDrop, count, end_of};
 use crate::reconfiguration::change;
 use crate::steps::*;
 use crate::transactions::Transaction;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
-use xmppsync_lab::{Database, Group, GroupOptions, SUFFIX, Slapd};
+use xmppsync_lab::{Database, Group, GroupOptions, SUFFIX, Slapd, wait_for};
 
 const MINUTES: i64 = 60;
 
@@ -119,7 +118,7 @@ fn what_is_too_far_ahead_is_refused_and_comes_when_that_is_mended() {
     let mut ldap = a.ldap().unwrap();
     for value in ["too", "far", "ahead"] {
         ldap.replace(&dn, "description", &[value]).unwrap();
-        thread::sleep(Duration::from_secs(2));
+        sent(&group, 0, &entry_csn(a, &dn));
     }
     let line = b.wait_log(REFUSED, PATIENCE).unwrap();
     assert!(line.contains("server 1 ") && line.contains(&group.jid(0)), "{line}");
@@ -137,7 +136,8 @@ fn what_is_too_far_ahead_is_refused_and_comes_when_that_is_mended() {
     // Or the directive is.
     set_clock(a, 30 * MINUTES);
     ldap.replace(&dn, "description", &["further"]).unwrap();
-    thread::sleep(Duration::from_secs(2));
+    sent(&group, 0, &entry_csn(a, &dn));
+    wait_for("it is told of once more", PATIENCE, || count(&b.run_log(), REFUSED) == 2).unwrap();
     assert_eq!(b.ldap().unwrap().values(&dn, "description").unwrap(), ["ahead"]);
     assert_eq!(count(&b.run_log(), REFUSED), 2, "{}", end_of(&b.run_log()));
     change(b, "replace: olcXmppSyncMaxDrift\nolcXmppSyncMaxDrift: 1h\n").unwrap();
@@ -149,7 +149,7 @@ fn what_is_too_far_ahead_is_refused_and_comes_when_that_is_mended() {
 fn many_clients_and_a_peer_change_one_entry_at_once() {
     let (group, dn) = group_with_clocks(GroupOptions::default());
     set_clock(&group.servers[1], 2 * MINUTES);
-    write_from_all_sides(&group, &dn, true, || thread::sleep(Duration::from_secs(5)));
+    write_from_all_sides(&group, &dn, true, |wait_for_writes| wait_for_writes(5_000));
 }
 
 /// Overlays that wait for each other before a write, or write after it, below ours and above; somebody who follows the writes,
@@ -188,7 +188,7 @@ fn many_clients_change_one_entry_beside_other_overlays_and_changes_of_the_config
                 .unwrap()
         };
         let mut followers: Vec<_> = group.servers.iter().map(follow).collect();
-        write_from_all_sides(&group, &dn, false, || {
+        write_from_all_sides(&group, &dn, false, |wait_for_writes| {
             for number in 0..12 {
                 let server = &group.servers[number % 2];
                 let changes = format!(
@@ -196,7 +196,7 @@ fn many_clients_change_one_entry_beside_other_overlays_and_changes_of_the_config
                     1000 + number
                 );
                 server.ldapmodify_config(&changes).unwrap();
-                thread::sleep(Duration::from_millis(100));
+                wait_for_writes(100);
             }
         });
         for follower in &mut followers {
@@ -206,12 +206,13 @@ fn many_clients_change_one_entry_beside_other_overlays_and_changes_of_the_config
     }
 }
 
-/// Eight clients and the client of transactions change the entry for as long as `meanwhile` takes; then the servers are equal.
-fn write_from_all_sides(group: &Group, dn: &str, transactions: bool, meanwhile: impl FnOnce()) {
-    let done = AtomicBool::new(false);
+/// Eight clients and the client of transactions change the entry for as long as `meanwhile` takes, which can wait for that many
+/// more writes; then the servers are equal.
+fn write_from_all_sides(group: &Group, dn: &str, transactions: bool, meanwhile: impl FnOnce(&dyn Fn(usize))) {
+    let (done, writes) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         for (server, attribute) in [(0, "description"), (1, "title")].repeat(4) {
-            let (done, server) = (&done, &group.servers[server]);
+            let (done, writes, server) = (&done, &writes, &group.servers[server]);
             scope.spawn(move || {
                 let mut ldap = server.ldap().unwrap();
                 for number in 0.. {
@@ -219,6 +220,7 @@ fn write_from_all_sides(group: &Group, dn: &str, transactions: bool, meanwhile: 
                         break;
                     }
                     ldap.replace(dn, attribute, &[&number.to_string()]).unwrap();
+                    writes.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
@@ -238,13 +240,20 @@ fn write_from_all_sides(group: &Group, dn: &str, transactions: bool, meanwhile: 
                 transaction.end(number % 2 == 0);
             }
         });
-        meanwhile();
-        done.store(true, Ordering::Relaxed);
+        let end = OnDrop(|| done.store(true, Ordering::Relaxed));
+        meanwhile(&|more| {
+            let goal = writes.load(Ordering::Relaxed) + more;
+            let made = || writes.load(Ordering::Relaxed) >= goal;
+            wait_for("writes go on", PATIENCE, made).unwrap();
+        });
+        drop(end);
     });
     settle(group);
     for server in &group.servers {
         let log = server.log();
         assert_eq!(count(&log, "does not end"), 0, "{}", end_of(&log));
+        // Nothing was forgotten, so nothing may seem to be.
+        assert_eq!(count(&log, "does not reach back"), 0, "{}", end_of(&log));
         assert_eq!(complaints(server), "", "on {}", server.name());
     }
 }

@@ -6,7 +6,7 @@ use crate::meanwhile::{assert_travels, count, end_of, load_offline};
 use crate::steps::{PEOPLE, add_person, complaints, group_with, settle, wait_entry};
 use std::fs;
 use std::thread;
-use xmppsync_lab::{Dump, Group, GroupOptions, Ldap, SUFFIX, Slapd, SlapdOptions, wait_until};
+use xmppsync_lab::{Dump, Group, GroupOptions, Ldap, SUFFIX, Slapd, SlapdConfig, SlapdOptions, wait_until};
 
 /// So many servers whose journals hold little, and nothing that the XMPP server keeps.
 fn group(servers: usize) -> Group {
@@ -68,22 +68,17 @@ fn a_server_that_was_away_for_longer_than_journals_reach_back_is_healed_by_compa
 #[test]
 fn a_server_that_was_cut_off_and_written_to_gives_the_others_what_it_made() {
     let mut group = group(3);
-    let names = ["a-deletes", "c-deletes", "a-changes", "c-changes", "c-renames-later", "same"];
+    let names =
+        ["a-deletes", "c-deletes", "a-changes", "c-changes", "c-renames-later", "one-deletes", "same"];
     people(&group.servers[0], &names);
     settle(&group);
-    let right = group.config(2).unwrap();
-    let mut wrong = right.clone();
-    // Nothing listens there.
-    let server = format!("xmppsync-server {}", group.lab.free_address().unwrap());
-    wrong.databases[0].overlay_lines.retain(|line| !line.starts_with("xmppsync-server "));
-    wrong.databases[0].overlay_lines.push(server);
-    group.servers[2].stop().unwrap();
-    group.servers[2].set_config(wrong).unwrap();
-    group.servers[2].start().unwrap();
-
+    let right = cut_off(&mut group);
     let (mut at_a, mut at_c) = (group.servers[0].ldap().unwrap(), group.servers[2].ldap().unwrap());
     at_a.delete(&dn("a-deletes")).unwrap();
     at_c.delete(&dn("c-deletes")).unwrap();
+    // And the other one writes to it afterwards.
+    at_a.delete(&dn("one-deletes")).unwrap();
+    at_c.replace(&dn("one-deletes"), "description", &["from c"]).unwrap();
     at_a.replace(&dn("a-changes"), "description", &["from a"]).unwrap();
     at_c.replace(&dn("c-changes"), "description", &["from c"]).unwrap();
     at_c.rename(&dn("c-renames-later"), "uid=c-renames", None).unwrap();
@@ -92,18 +87,122 @@ fn a_server_that_was_cut_off_and_written_to_gives_the_others_what_it_made() {
     group.servers[0].wait_log("the journal reached xmppsync-journal-size", PATIENCE).unwrap();
     group.servers[2].wait_log("the journal reached xmppsync-journal-size", PATIENCE).unwrap();
 
-    group.servers[2].stop().unwrap();
-    group.servers[2].set_config(right).unwrap();
-    group.servers[2].start().unwrap();
+    restart_with(&mut group.servers[2], right);
     settle_some(&group.servers);
     let dump = settle(&group);
     let there = ["a-changes", "c-changes", "c-renames", "same", "a-adds1299", "c-adds1299"];
-    assert_has(&dump, &there, &["a-deletes", "c-deletes", "c-renames-later"]);
+    assert_has(&dump, &there, &["a-deletes", "c-deletes", "c-renames-later", "one-deletes"]);
     assert_eq!(dump[&dn("a-changes")]["description"], [b"from a".to_vec()].into());
     assert_eq!(dump[&dn("c-changes")]["description"], [b"from c".to_vec()].into());
     for (from, to) in [(0, 2), (2, 1), (1, 0)] {
         assert_travels(&group.servers[from], &group.servers[to], &format!("from {from} to {to}"));
     }
+}
+
+/// Restarts the third server where it reaches nobody. Returns how it was.
+fn cut_off(group: &mut Group) -> SlapdConfig {
+    let right = group.config(2).unwrap();
+    let mut wrong = right.clone();
+    // Nothing listens there.
+    let server = format!("xmppsync-server {}", group.lab.free_address().unwrap());
+    wrong.databases[0].overlay_lines.retain(|line| !line.starts_with("xmppsync-server "));
+    wrong.databases[0].overlay_lines.push(server);
+    restart_with(&mut group.servers[2], wrong);
+    right
+}
+
+fn restart_with(server: &mut Slapd, config: SlapdConfig) {
+    server.stop().unwrap();
+    server.set_config(config).unwrap();
+    server.start().unwrap();
+}
+
+fn values(dump: &Dump, uid: &str) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let of = |name: &str| dump[&dn(uid)].get(name).into_iter().flatten().cloned().collect();
+    (of("description"), of("telephoneNumber"))
+}
+
+/// What the others wrote to the entry is later, and another attribute.
+#[test]
+fn what_a_server_wrote_while_it_was_cut_off_is_not_hidden_by_a_later_state() {
+    let mut group = group(3);
+    people(&group.servers[0], &["both"]);
+    settle(&group);
+    let right = cut_off(&mut group);
+    group.servers[2].ldap().unwrap().replace(&dn("both"), "description", &["of c"]).unwrap();
+    add_many(&group.servers[0], "missed", 1_300, 1_000);
+    group.servers[0].wait_log("the journal reached xmppsync-journal-size", PATIENCE).unwrap();
+    group.servers[0].ldap().unwrap().replace(&dn("both"), "telephoneNumber", &["1"]).unwrap();
+    restart_with(&mut group.servers[2], right);
+    group.servers[2].wait_log("nobody's journal reaches back", PATIENCE).unwrap();
+    settle_some(&group.servers);
+    let dump = settle(&group);
+    assert_eq!(values(&dump, "both"), (vec![b"of c".to_vec()], vec![b"1".to_vec()]));
+}
+
+/// It has forgotten what is later than a change that comes late; the first server has not.
+#[test]
+fn what_a_change_means_that_comes_late_is_asked_for_where_the_journal_is_lost() {
+    let mut group = group_with(GroupOptions { servers: 3, ..GroupOptions::default() });
+    people(&group.servers[0], &["both"]);
+    settle(&group);
+    let right = cut_off(&mut group);
+    group.servers[2].ldap().unwrap().replace(&dn("both"), "description", &["of c"]).unwrap();
+    group.servers[0].ldap().unwrap().replace(&dn("both"), "telephoneNumber", &["1"]).unwrap();
+    settle_some(&group.servers[..2]);
+    group.servers[1].stop().unwrap();
+    fs::remove_dir_all(group.servers[1].database_dir(0).join("xmppsync")).unwrap();
+    group.servers[1].start().unwrap();
+    settle_some(&group.servers[..2]);
+    restart_with(&mut group.servers[2], right);
+    settle_some(&group.servers);
+    let dump = settle(&group);
+    assert_eq!(values(&dump, "both"), (vec![b"of c".to_vec()], vec![b"1".to_vec()]));
+}
+
+#[test]
+fn entries_that_exchanged_their_names_while_a_server_was_away_have_them_there_too() {
+    let mut group = group(2);
+    people(&group.servers[0], &["one", "two"]);
+    let before = settle(&group);
+    group.servers[1].stop().unwrap();
+    let mut ldap = group.servers[0].ldap().unwrap();
+    for (from, to) in [("one", "third"), ("two", "one"), ("third", "two")] {
+        ldap.rename(&dn(from), &format!("uid={to}"), None).unwrap();
+    }
+    add_many(&group.servers[0], "missed", 1_300, 1_000);
+    wait_forgotten(&group.servers[0], &group.jid(1));
+    group.servers[1].start().unwrap();
+    settle_some(&group.servers);
+    let dump = settle(&group);
+    assert_eq!(dump[&dn("one")]["entryUUID"], before[&dn("two")]["entryUUID"]);
+    assert_eq!(dump[&dn("two")]["entryUUID"], before[&dn("one")]["entryUUID"]);
+    let conflicts = |entry: &str| dump[&dn(entry)].get("xmppSyncConflict");
+    assert_eq!((conflicts("one"), conflicts("two")), (None, None));
+}
+
+/// As after a fault of the disk, or of this program.
+#[test]
+fn entries_that_differ_under_one_entry_csn_are_found_by_a_check_and_become_equal() {
+    let overlay_lines = vec!["xmppsync-check-interval 2s".to_owned()];
+    let mut group = group_with(GroupOptions { servers: 2, overlay_lines, ..GroupOptions::default() });
+    people(&group.servers[0], &["one", "same"]);
+    group.servers[0].ldap().unwrap().replace(&dn("one"), "description", &["right"]).unwrap();
+    let before = settle(&group);
+    group.servers[1].stop().unwrap();
+    let now = group.servers[1].slapcat(SUFFIX).unwrap();
+    let other = entry(&now, &dn("one")).replace("description: right", "description: other");
+    let database = group.servers[1].database_dir(0);
+    fs::remove_dir_all(&database).unwrap();
+    fs::create_dir(&database).unwrap();
+    group.servers[1].slapadd(SUFFIX, &with_entry(&now, &dn("one"), &other), true).unwrap();
+    group.servers[1].start().unwrap();
+    settle_some(&group.servers);
+    let dump = settle(&group);
+    assert_eq!(dump[&dn("one")]["entryCSN"], before[&dn("one")]["entryCSN"]);
+    let description = values(&dump, "one").0;
+    assert!(description == [b"right".to_vec()] || description == [b"other".to_vec()], "{description:?}");
+    assert_eq!(dump[&dn("same")], before[&dn("same")]);
 }
 
 /// The second server's database is put back to another state, its journal with it, and its contextCSN says that it has

@@ -1,12 +1,14 @@
 //! Changes that were made apart from each other, and meet when the line is there again: one result on all servers.
 
+use crate::PATIENCE;
 use crate::steps::*;
+use std::time::{SystemTime, UNIX_EPOCH};
 use xmppsync_lab::ldap3::Mod;
-use xmppsync_lab::{Dump, Group, GroupOptions, Ldap, Mnesia, SUFFIX, Slapd};
+use xmppsync_lab::{Dump, Group, GroupOptions, Ldap, SUFFIX, Slapd, XmppData, wait_for};
 
 /// How the servers come together again.
 #[derive(Clone, Copy, Debug)]
-enum Healing {
+pub(crate) enum Healing {
     /// What was sent meanwhile arrives at last.
     Late,
     /// Everybody asks for what was missed.
@@ -19,18 +21,28 @@ fn apart(
     prepare: impl FnOnce(&mut Ldap),
     meanwhile: impl FnOnce(&mut [Ldap]),
 ) -> (Group, Dump) {
-    let mut group = group_with(GroupOptions { servers: 3, ..GroupOptions::default() });
+    apart_with(GroupOptions::default(), healing, prepare, meanwhile)
+}
+
+/// [`apart`], for servers with something else in their configuration.
+pub(crate) fn apart_with(
+    options: GroupOptions,
+    healing: Healing,
+    prepare: impl FnOnce(&mut Ldap),
+    meanwhile: impl FnOnce(&mut [Ldap]),
+) -> (Group, Dump) {
+    let mut group = group_with(GroupOptions { servers: 3, ..options });
     prepare(&mut group.servers[0].ldap().unwrap());
     settle(&group);
     let mut clients: Vec<Ldap> = group.servers.iter().map(|server| server.ldap().unwrap()).collect();
     match healing {
-        Healing::Late => group.ejabberd.pause().unwrap(),
-        Healing::Asked => drop(group.ejabberd.stop().unwrap()),
+        Healing::Late => group.xmpp.pause().unwrap(),
+        Healing::Asked => drop(group.xmpp.stop().unwrap()),
     }
     meanwhile(&mut clients);
     match healing {
-        Healing::Late => group.ejabberd.resume().unwrap(),
-        Healing::Asked => group.ejabberd.start_again(Mnesia::Keep).unwrap(),
+        Healing::Late => group.xmpp.resume().unwrap(),
+        Healing::Asked => group.xmpp.start_again(XmppData::Keep).unwrap(),
     }
     let dump = settle(&group);
     for server in &group.servers {
@@ -158,8 +170,10 @@ fn of_two_entries_with_one_name_the_earlier_keeps_it_until_it_goes() {
             |ldap| drop(add_person(ldap, "mover")),
             |clients| {
                 add_person(&mut clients[1], "same");
-                // createTimestamp has seconds.
-                std::thread::sleep(std::time::Duration::from_millis(1_100));
+                // createTimestamp has seconds: that of the next one is to be later.
+                let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+                let first = second();
+                wait_for("another second", PATIENCE, || second() > first).unwrap();
                 add_person(&mut clients[0], "same");
                 clients[0].replace(&dn("same"), "sn", &["Second"]).unwrap();
                 clients[1].replace(&dn("same"), "sn", &["First"]).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::PATIENCE;
 use crate::ledger::{Ledger, WRITES, Write};
-use crate::meanwhile::{end_of, wait_joined};
+use crate::meanwhile::{OnDrop, end_of, wait_joined};
 use crate::steps::{group_with, settle};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -111,15 +111,6 @@ struct Traffic {
     stop: AtomicBool,
 }
 
-/// Ends the writers, also when the test fails.
-struct Stop<'a>(&'a Traffic);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Writes to one server for as long as the test goes on, whenever it is there.
 fn keep_writing(uri: &str, mut ledger: Ledger, traffic: &Traffic) -> Ledger {
     while !traffic.stop.load(Ordering::Relaxed) {
@@ -161,7 +152,7 @@ fn servers_killed_at_random_times_lose_no_write_and_no_delete() {
                 scope.spawn(move || keep_writing(&uri, ledger, traffic))
             })
             .collect();
-        let stop = Stop(&traffic);
+        let stop = OnDrop(|| traffic.stop.store(true, Ordering::Relaxed));
         for _ in 0..kills {
             wait_for_more(&traffic, rng.random_range(1..=WRITES_BETWEEN_MAX));
             let killed = &mut group.servers[rng.random_range(0..3_usize)];

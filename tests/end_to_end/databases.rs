@@ -35,7 +35,7 @@ fn databases_of_one_slapd_do_not_mix() {
         // Each has come from one server only.
         assert_eq!(dump[&suffix.to_lowercase()]["contextCSN"].len(), 1, "{suffix}");
     }
-    let rooms = group.ejabberd.api("muc_online_rooms", r#"{"service":"conference.xmpp.test"}"#).unwrap();
+    let rooms = group.xmpp.api("muc_online_rooms", r#"{"service":"conference.xmpp.test"}"#).unwrap();
     assert_eq!(rooms.matches("@conference").count(), suffixes.len(), "{rooms}");
 }
 

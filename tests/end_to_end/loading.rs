@@ -4,7 +4,7 @@ use crate::PATIENCE;
 use crate::steps::*;
 use std::fs;
 use std::time::{Duration, Instant};
-use xmppsync_lab::{Group, GroupOptions, Ldap, SUFFIX, Slapd, ldif, wait_until};
+use xmppsync_lab::{Group, GroupOptions, Ldap, SUFFIX, Slapd, XmppOptions, ldif, wait_until};
 
 /// Busy machines load slowly, and tests have unoptimised code.
 pub(crate) const LOAD_PATIENCE: Duration = Duration::from_secs(240);
@@ -90,7 +90,16 @@ pub(crate) fn snapshots(server: &Slapd) -> Vec<String> {
 
 #[test]
 fn an_empty_server_is_loaded_from_its_peer_entry_by_entry() {
-    let mut group = full_and_empty(3, &ldif::text(&ldif::directory(SUFFIX, 500)));
+    load_two_empty_servers(XmppOptions::default());
+}
+
+pub(crate) fn load_two_empty_servers(xmpp: XmppOptions) {
+    load_two_empty_servers_of(GroupOptions { xmpp, ..GroupOptions::default() });
+}
+
+/// Loads the second server from the first, and the third from either.
+pub(crate) fn load_two_empty_servers_of(options: GroupOptions) {
+    let mut group = full_and_empty_with(options, &ldif::text(&ldif::directory(SUFFIX, 500)));
     group.servers[0].start().unwrap();
     let mut ldap = group.servers[0].ldap().unwrap();
     let odd = add_person(&mut ldap, "zoë");

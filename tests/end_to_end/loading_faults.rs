@@ -7,7 +7,7 @@ use crate::steps::*;
 use std::fs;
 use std::path::PathBuf;
 use xmppsync_lab::{
-    ContextCsn, Group, GroupOptions, Mnesia, SUFFIX, assert_equal_with, failpoints_module_path, ldif,
+    ContextCsn, Group, GroupOptions, SUFFIX, XmppData, assert_equal_with, failpoints_module_path, ldif,
     wait_for,
 };
 
@@ -53,7 +53,7 @@ fn kick(group: &Group, server: usize) {
     let slapd = &group.servers[server];
     let cuts = || count(&slapd.run_log(), "}: not in room ");
     let (user, before) = (slapd.name(), cuts());
-    group.ejabberd.api("kick_user", &format!(r#"{{"user":"{user}","host":"xmpp.test"}}"#)).unwrap();
+    group.xmpp.api("kick_user", &format!(r#"{{"user":"{user}","host":"xmpp.test"}}"#)).unwrap();
     wait_for("the connection is cut", PATIENCE, || cuts() > before).unwrap();
 }
 
@@ -80,7 +80,7 @@ fn a_load_whose_source_is_cut_off_goes_on_from_there() {
 #[test]
 fn a_load_survives_a_restart_of_the_xmpp_server() {
     let (mut group, hold) = begun();
-    group.ejabberd.restart(Mnesia::Keep).unwrap();
+    group.xmpp.restart(XmppData::Keep).unwrap();
     hold.release();
     group.servers[1].wait_log("it goes on from there", PATIENCE).unwrap();
     wait_loaded(&group.servers[1]);
@@ -92,7 +92,7 @@ fn a_load_survives_a_restart_of_the_xmpp_server() {
 #[test]
 fn a_source_that_is_killed_and_comes_back_leaves_nothing_behind_that_it_deleted() {
     let (mut group, hold) = begun();
-    group.ejabberd.pause().unwrap();
+    group.xmpp.pause().unwrap();
     let mut ldap = group.servers[0].ldap().unwrap();
     for number in 0..10 {
         ldap.delete(&person_dn(number)).unwrap();
@@ -100,7 +100,7 @@ fn a_source_that_is_killed_and_comes_back_leaves_nothing_behind_that_it_deleted(
     ldap.replace(&person_dn(11), "sn", &["changed"]).unwrap();
     group.servers[0].kill9().unwrap();
     hold.release();
-    group.ejabberd.resume().unwrap();
+    group.xmpp.resume().unwrap();
     group.servers[0].start().unwrap();
     wait_loaded(&group.servers[1]);
     settle(&group);

@@ -66,6 +66,15 @@ impl Writer {
     }
 }
 
+/// Does something at its end, also when the test fails: it ends what would go on for ever.
+pub(crate) struct OnDrop<F: Fn()>(pub(crate) F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Adds a small directory.
 pub(crate) fn load(slapd: &Slapd) {
     slapd.ldapmodify(SUFFIX, &ldif::text(&ldif::directory(SUFFIX, 5))).unwrap();
@@ -121,10 +130,10 @@ pub(crate) fn wait_for_thread(slapd: &Slapd) {
     wait_for("the overlay's thread runs", PATIENCE, || has_thread(slapd)).unwrap();
 }
 
-/// Nicks of the room's occupants, as ejabberd knows them.
+/// Nicks of the room's occupants, as the XMPP server knows them.
 pub(crate) fn occupants(group: &Group) -> Vec<String> {
-    let arguments = format!(r#"{{"name":"{ROOM}","service":"conference.{}"}}"#, group.ejabberd.domain());
-    let answer = group.ejabberd.api("get_room_occupants", &arguments).unwrap_or_default();
+    let arguments = format!(r#"{{"name":"{ROOM}","service":"conference.{}"}}"#, group.xmpp.domain());
+    let answer = group.xmpp.api("get_room_occupants", &arguments).unwrap_or_default();
     let nicks = answer.split(r#""nick":""#).skip(1).filter_map(|rest| rest.split('"').next());
     let mut nicks: Vec<_> = nicks.map(str::to_owned).collect();
     nicks.sort();

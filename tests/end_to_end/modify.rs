@@ -170,7 +170,7 @@ fn octets_with_nul_arrive(group: &Group, ldap: &mut Ldap) {
 
 fn a_certificate_and_a_photo_arrive(group: &Group, ldap: &mut Ldap) {
     let dn = add_person(ldap, "binary");
-    let pem = std::fs::read_to_string(group.ejabberd.ca_file()).unwrap();
+    let pem = std::fs::read_to_string(group.xmpp.ca_file()).unwrap();
     let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
     let certificate = STANDARD.decode(base64).unwrap();
     let changes = vec![

@@ -4,12 +4,16 @@ use crate::PATIENCE;
 use crate::catching_up::add_many;
 use crate::meanwhile::{assert_travels, count, end_of};
 use crate::steps::{PEOPLE, add_person, complaints, group_with, settle, wait_entry};
-use xmppsync_lab::{EjabberdOptions, Group, GroupOptions, wait_for, wait_until};
+use xmppsync_lab::{Group, GroupOptions, XmppOptions, wait_for, wait_until};
 
 /// Two servers that log what an administrator always sees.
-fn group(overlay_line: &str, ejabberd: EjabberdOptions) -> Group {
+fn group(overlay_line: &str, xmpp: XmppOptions) -> Group {
+    group_of(2, overlay_line, xmpp)
+}
+
+fn group_of(servers: usize, overlay_line: &str, xmpp: XmppOptions) -> Group {
     let overlay_lines = vec![overlay_line.to_owned()];
-    let mut options = GroupOptions { servers: 2, overlay_lines, ejabberd, ..GroupOptions::default() };
+    let mut options = GroupOptions { servers, overlay_lines, xmpp, ..GroupOptions::default() };
     options.slapd.debug_level = "none".to_owned();
     group_with(options)
 }
@@ -25,7 +29,7 @@ fn leave(group: &mut Group) {
 
 /// How many messages wait for the second server.
 fn kept(group: &Group) -> usize {
-    let answer = group.ejabberd.api("get_offline_count", r#"{"user":"b","host":"xmpp.test"}"#).unwrap();
+    let answer = group.xmpp.api("get_offline_count", r#"{"user":"b","host":"xmpp.test"}"#).unwrap();
     let digits: String = answer.chars().filter(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("{answer:?} is no count"))
 }
@@ -58,10 +62,17 @@ fn lines(group: &Group) -> Vec<String> {
 
 #[test]
 fn a_returning_server_uses_what_was_kept_although_nobody_else_is_there() {
-    let mut group = group("xmppsync-offline-messages 100", EjabberdOptions::default());
+    return_alone(XmppOptions::default());
+}
+
+/// Changes are written while the second server is down; it returns when the others are down.
+pub(crate) fn return_alone(xmpp: XmppOptions) {
+    let mut group = group_of(3, "xmppsync-offline-messages 100", xmpp);
     leave(&mut group);
     let last = write_much(&group, 10);
-    // What is under way is sent before it leaves.
+    // The XMPP server has taken what was written, but for a little that is sent before the first leaves.
+    wait_entry(&group.servers[2], &last, true);
+    group.servers[2].stop().unwrap();
     group.servers[0].stop().unwrap();
     let messages = kept(&group);
     assert!((1..=20).contains(&messages), "{messages} messages");
@@ -72,7 +83,7 @@ fn a_returning_server_uses_what_was_kept_although_nobody_else_is_there() {
     let log = group.servers[1].run_log();
     assert_eq!(count(&log, "asking for them"), 0, "{}", end_of(&log));
     assert_eq!(kept(&group), 0);
-    group.servers[0].start().unwrap();
+    group.start().unwrap();
     settle(&group);
     assert_eq!(complaints(&group.servers[1]), "");
     let log = group.servers[1].run_log();
@@ -101,7 +112,7 @@ fn assert_kept(group: &mut Group, messages: usize, lines_said: usize) {
 
 #[test]
 fn no_more_are_kept_than_is_configured_and_the_rest_is_pulled() {
-    let mut group = group("xmppsync-offline-messages 3", EjabberdOptions::default());
+    let mut group = group("xmppsync-offline-messages 3", XmppOptions::default());
     assert_kept(&mut group, 3, 0);
     // The next absence has its own.
     assert_travels(&group.servers[0], &group.servers[1], "between");
@@ -116,20 +127,20 @@ fn no_more_are_kept_than_is_configured_and_the_rest_is_pulled() {
 
 #[test]
 fn none_are_kept_where_none_are_wanted() {
-    let mut group = group("xmppsync-offline-messages 0", EjabberdOptions::default());
+    let mut group = group("xmppsync-offline-messages 0", XmppOptions::default());
     assert_kept(&mut group, 0, 0);
 }
 
 #[test]
 fn a_xmpp_server_that_keeps_few_is_told_of_once_and_the_rest_is_pulled() {
-    let few = EjabberdOptions { max_offline_messages: Some(5), ..EjabberdOptions::default() };
+    let few = XmppOptions { max_offline_messages: Some(5), ..XmppOptions::default() };
     let mut group = group("xmppsync-offline-messages 100", few);
     assert_kept(&mut group, 5, 1);
 }
 
 #[test]
 fn a_xmpp_server_that_keeps_none_is_told_of_once_and_all_is_pulled() {
-    let none = EjabberdOptions { offline: false, ..EjabberdOptions::default() };
+    let none = XmppOptions { offline: false, ..XmppOptions::default() };
     let mut group = group("xmppsync-offline-messages 100", none);
     leave(&mut group);
     write_much(&group, 2_000);

@@ -135,13 +135,13 @@ fn what_slapadd_and_slapmodify_did_is_sent_once_and_keeps_its_content() {
 fn what_slapadd_brought_is_not_forgotten_by_a_start_that_ends_at_once() {
     let mut group = group(2);
     group.servers[0].stop().unwrap();
-    group.ejabberd.pause().unwrap();
+    group.xmpp.pause().unwrap();
     group.servers[0].slapadd(SUFFIX, &person_ldif("brought"), false).unwrap();
     for _ in 0..3 {
         group.servers[0].start().unwrap();
         group.servers[0].stop().unwrap();
     }
-    group.ejabberd.resume().unwrap();
+    group.xmpp.resume().unwrap();
     group.servers[0].start().unwrap();
     wait_entry(&group.servers[1], &dn("brought"), true);
     settle(&group);

@@ -57,7 +57,7 @@ impl io::Write for Log {
 impl Onlooker {
     /// One that an administrator has let into the servers' room.
     fn in_room(group: &Group) -> Onlooker {
-        group.ejabberd.api(
+        group.xmpp.api(
             "set_room_affiliation",
             &format!(
                 r#"{{"name":"{ROOM}","service":"conference.xmpp.test","jid":"{USER}@xmpp.test","affiliation":"member"}}"#
@@ -71,14 +71,14 @@ impl Onlooker {
 
     /// Sits in the room, and subscribes to the node of the first server where one is named.
     fn start(group: &Group, room: &str, node: Option<&'static str>) -> Onlooker {
-        let address = group.ejabberd.client_address();
+        let address = group.xmpp.client_address();
         let jid = |text: &str| BareJid::new(text).unwrap();
         let session = SessionConfig {
             jid: FullJid::new(&format!("{USER}@xmpp.test/desk")).unwrap(),
             password: Password::new(USER),
             server: Server::Host { host: address.ip().to_string(), port: address.port() },
             tls: Tls::StartTls,
-            ca: Some(group.ejabberd.ca_file()),
+            ca: Some(group.xmpp.ca_file()),
             transfer: xmppsync_link::TransferConfig::default(),
         };
         let servers: Vec<_> = (0..group.servers.len()).map(|number| jid(&group.jid(number))).collect();
@@ -174,7 +174,7 @@ impl Drop for Onlooker {
 /// Two servers with a few entries, and the account of an onlooker.
 fn group_and_account() -> Group {
     let mut group = Group::prepare(GroupOptions { servers: 2, ..GroupOptions::default() }).unwrap();
-    group.ejabberd.register(USER, USER).unwrap();
+    group.xmpp.register(USER, USER).unwrap();
     load_offline(&group);
     group.start().unwrap();
     wait_together(&group);
@@ -240,7 +240,7 @@ fn a_hole_is_logged_counted_told_in_the_room_and_healed() {
     let writer = Writer::start(&group.servers[0]);
     writer.wait_for_more(20);
     // What is written until the second server is back passes it by.
-    group.ejabberd.api("kick_user", r#"{"user":"b","host":"xmpp.test"}"#).unwrap();
+    group.xmpp.api("kick_user", r#"{"user":"b","host":"xmpp.test"}"#).unwrap();
     let line = group.servers[1].wait_log("holes so far", PATIENCE).unwrap();
     assert!(line.contains("of server 1 are missing") && line.contains("(1 holes so far)"), "{line}");
     let (from, about, words) = onlooker.wait_said("gap");
@@ -282,7 +282,7 @@ fn where_no_journal_reaches_back_the_entries_are_compared_which_is_told_in_the_r
 fn who_is_no_member_of_the_room_reads_the_copy_on_the_node() {
     // A node lists who may subscribe; the group once had this user among its peers.
     let mut group = Group::prepare(GroupOptions { servers: 2, ..GroupOptions::default() }).unwrap();
-    group.ejabberd.register(USER, USER).unwrap();
+    group.xmpp.register(USER, USER).unwrap();
     load_offline(&group);
     let right = group.config(0).unwrap();
     let mut with_onlooker = right.clone();

@@ -128,7 +128,7 @@ fn writes_wait_for_no_network_and_arrive_when_it_is_back() {
     // Whatever a write would wait for on the network is longer than this.
     const SLOW: Duration = Duration::from_secs(10);
     let group = group_with(fast(3));
-    group.ejabberd.pause().unwrap();
+    group.xmpp.pause().unwrap();
     let begin = Instant::now();
     let slowest = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
@@ -159,7 +159,7 @@ fn writes_wait_for_no_network_and_arrive_when_it_is_back() {
     let elsewhere =
         group.servers[2].ldap().unwrap().search(PEOPLE, scope_below(), "(uid=*)", &["1.1"]).unwrap();
     assert_eq!(elsewhere.len(), 0, "the network was not down");
-    group.ejabberd.resume().unwrap();
+    group.xmpp.resume().unwrap();
     let dump = settle(&group);
     assert_eq!(dump.len(), 2 + CLIENTS * WRITES / 2);
     for server in &group.servers {
@@ -193,7 +193,7 @@ fn what_cannot_be_applied_is_set_aside_with_its_reason_and_stops_nothing() {
     let (writer, peer) = (&group.servers[0], &group.servers[1]);
     let mut ldap = writer.ldap().unwrap();
     // In one go, so that the good and the bad share transactions.
-    group.ejabberd.pause().unwrap();
+    group.xmpp.pause().unwrap();
     let mut good = Vec::new();
     for number in 0..40 {
         good.push(format!("cn=good{number},{PEOPLE}"));
@@ -216,7 +216,7 @@ fn what_cannot_be_applied_is_set_aside_with_its_reason_and_stops_nothing() {
         }
     }
     ldap.modify(&good[39], vec![set("telephoneNumber", &["1"]), set("seeAlso", &[&good[0]])]).unwrap();
-    group.ejabberd.resume().unwrap();
+    group.xmpp.resume().unwrap();
     good.iter().for_each(|dn| wait_entry(peer, dn, true));
     wait_values(peer, &good[39], "telephoneNumber", &["1"]);
     wait_values(peer, &good[6], "employeeNumber", &["1"]);

@@ -2,7 +2,7 @@
 
 use crate::PATIENCE;
 use crate::meanwhile::{
-    Writer, assert_arrives, assert_travels, count, end_of, has_thread, load, load_offline,
+    OnDrop, Writer, assert_arrives, assert_travels, count, end_of, has_thread, load, load_offline,
     wait_for_occupants, wait_for_thread, write,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,9 +71,9 @@ fn the_overlay_is_added_changed_deleted_and_added_again_while_writes_go_on() {
     assert_arrives(&group.servers[0], "while a does not replicate");
     assert_both_ways(&group, "replicated again");
 
-    let domain = group.ejabberd.domain().to_owned();
+    let domain = group.xmpp.domain().to_owned();
     let password = format!(r#"{{"user":"a","host":"{domain}","newpass":"a new one"}}"#);
-    group.ejabberd.api("change_password", &password).unwrap();
+    group.xmpp.api("change_password", &password).unwrap();
     change(
         &group.servers[0],
         "delete: olcXmppSyncPasswordFile\n-\nadd: olcXmppSyncPassword\nolcXmppSyncPassword: a new one\n",
@@ -124,13 +124,14 @@ fn the_overlay_is_deleted_and_added_while_its_own_server_is_written_to() {
                 }
             });
         }
+        let end = OnDrop(|| done.store(true, Ordering::Relaxed));
         for _ in 0..10 {
             group.servers[0].ldap_config().unwrap().delete(OVERLAY).unwrap();
             writer.wait_for_more(20);
             group.servers[0].ldapmodify_config(&overlay).unwrap();
             writer.wait_for_more(20);
         }
-        done.store(true, Ordering::Relaxed);
+        drop(end);
     });
     writer.stop();
     assert_both_ways(&group, "after");

@@ -139,7 +139,7 @@ fn an_entry_renamed_here_and_modified_there_is_found_by_its_entry_uuid() {
     let unit = unit(&mut a, "elsewhere", PEOPLE);
     settle(&group);
     // Neither sees what the other does.
-    group.ejabberd.pause().unwrap();
+    group.xmpp.pause().unwrap();
     a.rename(&dns[0], "uid=renamed", None).unwrap();
     b.replace(&dns[0], "description", &["written under the old name"]).unwrap();
     b.replace(&dns[1], "description", &["moved later"]).unwrap();
@@ -147,7 +147,7 @@ fn an_entry_renamed_here_and_modified_there_is_found_by_its_entry_uuid() {
     a.rename(&dns[2], "uid=gone", None).unwrap();
     b.replace(&dns[2], "mail", &["three@x"]).unwrap();
     b.replace(&dns[2], "title", &["again"]).unwrap();
-    group.ejabberd.resume().unwrap();
+    group.xmpp.resume().unwrap();
     let dump = settle_smoothly(&group);
     let text = |dn: &str, attribute: &str| {
         let value = dump[dn][attribute].first().unwrap();

@@ -7,7 +7,8 @@ use crate::meanwhile::{
 };
 use std::collections::BTreeSet;
 use xmppsync_lab::{
-    Ejabberd, Group, GroupOptions, Live, Mnesia, SUFFIX, Slapd, SlapdConfig, SlapdOptions, ldif, wait_until,
+    Group, GroupOptions, Live, SUFFIX, Slapd, SlapdConfig, SlapdOptions, XmppData, XmppOptions, XmppServer,
+    ldif, wait_until,
 };
 use xmppsync_link::{
     BareJid, Element, Event, FullJid, GroupConfig, NS_LDAPSYNC, Password, Server, Session, SessionConfig,
@@ -33,8 +34,8 @@ fn assert_all_ways(group: &Group, what: &str) {
 }
 
 /// The full JIDs that are logged in.
-fn connected(ejabberd: &Ejabberd) -> BTreeSet<String> {
-    let answer = ejabberd.api("connected_users", "{}").unwrap();
+fn connected(xmpp: &XmppServer) -> BTreeSet<String> {
+    let answer = xmpp.api("connected_users", "{}").unwrap();
     let jids = answer.split('"').filter(|word| word.contains('@'));
     // ejabberd escapes the slash.
     jids.map(|jid| jid.replace('\\', "")).collect()
@@ -69,12 +70,12 @@ fn databases_share_the_connection_of_one_jid_and_have_a_room_each() {
     }
     group.assert_equal(PATIENCE).unwrap();
 
-    let jids = connected(&group.ejabberd);
+    let jids = connected(&group.xmpp);
     let of_b = jids.iter().filter(|jid| jid.starts_with("b@xmpp.test/ldapsync-")).count();
     assert!(jids.contains("a@xmpp.test/ldap") && of_b == 2 && jids.len() == 3, "{jids:?}");
 
     for name in [ROOM, OTHER] {
-        let options = group.ejabberd.api("get_room_options", &room(name)).unwrap();
+        let options = group.xmpp.api("get_room_options", &room(name)).unwrap();
         for (option, value) in [
             ("persistent", "true"),
             ("members_only", "true"),
@@ -86,7 +87,7 @@ fn databases_share_the_connection_of_one_jid_and_have_a_room_each() {
             let expected = format!(r#""{option}":"{value}""#);
             assert!(options.contains(&expected), "room {name} is not {expected}: {options}");
         }
-        let affiliations = group.ejabberd.api("get_room_affiliations", &room(name)).unwrap();
+        let affiliations = group.xmpp.api("get_room_affiliations", &room(name)).unwrap();
         for user in ["a", "b"] {
             let owner = format!(r#""username":"{user}","domain":"xmpp.test","affiliation":"owner""#);
             assert!(affiliations.contains(&owner), "{affiliations}");
@@ -97,18 +98,25 @@ fn databases_share_the_connection_of_one_jid_and_have_a_room_each() {
 
 #[test]
 fn writes_during_a_restart_of_the_xmpp_server_arrive() {
-    let mut group = group(3);
+    restart_while_writing(XmppOptions::default());
+}
+
+/// Restarts the XMPP server in three ways while three servers are written to.
+pub(crate) fn restart_while_writing(xmpp: XmppOptions) {
+    let mut group = Group::with(GroupOptions { servers: 3, xmpp, ..GroupOptions::default() }).unwrap();
+    load(&group.servers[0]);
+    group.assert_equal(PATIENCE).unwrap();
     let writers: Vec<_> = group.servers.iter().map(Writer::start_slow).collect();
-    for mnesia in [Mnesia::Keep, Mnesia::Drop] {
+    for data in [XmppData::Keep, XmppData::Drop] {
         writers.iter().for_each(|writer| writer.wait_for_more(20));
-        group.ejabberd.restart(mnesia).unwrap();
+        group.xmpp.restart(data).unwrap();
         wait_for_occupants(&group, &["a-1", "b-2", "c-3"]);
         writers.iter().for_each(|writer| writer.wait_for_more(20));
     }
     // As a power failure would.
-    group.ejabberd.kill().unwrap();
+    group.xmpp.kill().unwrap();
     writers.iter().for_each(|writer| writer.wait_for_more(20));
-    group.ejabberd.start_again(Mnesia::Keep).unwrap();
+    group.xmpp.start_again(XmppData::Keep).unwrap();
     writers.into_iter().for_each(Writer::stop);
     assert_all_ways(&group, "after the restarts");
     group.assert_equal(PATIENCE).unwrap();
@@ -128,7 +136,7 @@ fn writes_during_cut_connections_arrive() {
     let writers: Vec<_> = group.servers.iter().map(Writer::start_slow).collect();
     for user in ["a", "b", "c", "a", "b", "c"] {
         writers.iter().for_each(|writer| writer.wait_for_more(20));
-        group.ejabberd.api("kick_user", &format!(r#"{{"user":"{user}","host":"xmpp.test"}}"#)).unwrap();
+        group.xmpp.api("kick_user", &format!(r#"{{"user":"{user}","host":"xmpp.test"}}"#)).unwrap();
         wait_for_occupants(&group, &["a-1", "b-2", "c-3"]);
     }
     writers.into_iter().for_each(Writer::stop);
@@ -140,7 +148,7 @@ fn writes_during_cut_connections_arrive() {
 #[test]
 fn two_logins_with_one_jid_are_said_and_not_repeated_hot_and_the_one_that_stays_recovers() {
     let mut options = GroupOptions { servers: 2, ..GroupOptions::default() };
-    options.ejabberd.log_level = "info".to_owned();
+    options.xmpp.log_level = "info".to_owned();
     let mut group = Group::prepare(options).unwrap();
     load_offline(&group);
     let jid = |config: &mut SlapdConfig| {
@@ -161,7 +169,7 @@ fn two_logins_with_one_jid_are_said_and_not_repeated_hot_and_the_one_that_stays_
         let line = server.wait_log("somebody else is logged in as a@xmpp.test/ldap", PATIENCE).unwrap();
         assert!(line.contains("give every server its own account or resource"), "{line}");
     }
-    let logins = count(&group.ejabberd.log(), "Opened c2s session for a@xmpp.test/ldap") / 2;
+    let logins = group.xmpp.logins("a@xmpp.test/ldap");
     assert!((2..=6).contains(&logins), "{logins} logins until both were put out once");
     let writer = Writer::start(&group.servers[0]);
     writer.wait_for_more(20);
@@ -174,13 +182,13 @@ fn two_logins_with_one_jid_are_said_and_not_repeated_hot_and_the_one_that_stays_
 
 /// What an administrator's client in the room shows of the servers, until `last` was said.
 async fn read_along(group: &mut Group, last: &str) -> Vec<String> {
-    let address = group.ejabberd.client_address();
+    let address = group.xmpp.client_address();
     let session = Session::start(SessionConfig {
         jid: FullJid::new("admin@xmpp.test/desk").unwrap(),
         password: Password::new("admin"),
         server: Server::Host { host: address.ip().to_string(), port: address.port() },
         tls: Tls::StartTls,
-        ca: Some(group.ejabberd.ca_file()),
+        ca: Some(group.xmpp.ca_file()),
         transfer: TransferConfig::default(),
     });
     let jid = |text: &str| BareJid::new(text).unwrap();
@@ -221,9 +229,9 @@ async fn read_along(group: &mut Group, last: &str) -> Vec<String> {
 #[test]
 fn an_administrator_in_the_room_reads_who_comes_and_goes() {
     let mut group = group(2);
-    group.ejabberd.register("admin", "admin").unwrap();
+    group.xmpp.register("admin", "admin").unwrap();
     let member = r#"{"name":"dc=example,dc=com","service":"conference.xmpp.test","jid":"admin@xmpp.test","affiliation":"member"}"#;
-    group.ejabberd.api("set_room_affiliation", member).unwrap();
+    group.xmpp.api("set_room_affiliation", member).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let said = runtime.block_on(read_along(&mut group, "b@xmpp.test: server 2 joined"));
     assert_eq!(said, ["b@xmpp.test: server 2 leaves", "b@xmpp.test: server 2 joined"]);
@@ -264,8 +272,13 @@ fn wait_for_the_nodes(group: &Group) {
 
 #[test]
 fn the_nodes_carry_the_live_stream_where_they_are_asked_to() {
+    stream_by_the_nodes(XmppOptions::default());
+}
+
+/// Writes to three servers of which each sends by its node.
+pub(crate) fn stream_by_the_nodes(xmpp: XmppOptions) {
     let live = Live::Pubsub;
-    let group = Group::with(GroupOptions { servers: 3, live, ..GroupOptions::default() }).unwrap();
+    let group = Group::with(GroupOptions { servers: 3, live, xmpp, ..GroupOptions::default() }).unwrap();
     load(&group.servers[0]);
     group.assert_equal(PATIENCE).unwrap();
     wait_for_the_nodes(&group);
@@ -307,7 +320,7 @@ fn without_a_named_authority_those_of_the_system_are_trusted() {
         let lines = &mut config.databases[0].overlay_lines;
         lines.retain(|line| !line.starts_with("xmppsync-tls-ca"));
         // What an administrator does by update-ca-certificates, for one process.
-        let roots = ("SSL_CERT_FILE".to_owned(), group.ejabberd.ca_file().display().to_string());
+        let roots = ("SSL_CERT_FILE".to_owned(), group.xmpp.ca_file().display().to_string());
         let options = SlapdOptions { environment: vec![roots], ..SlapdOptions::default() };
         let name = group.servers[number].name().to_owned();
         group.servers[number] = Slapd::prepare(&group.lab, &name, config, options).unwrap();
@@ -327,8 +340,8 @@ fn databases_that_share_a_jid_and_not_its_settings_are_told_so() {
     let mut group = Group::prepare(GroupOptions { servers: 1, suffixes, ..GroupOptions::default() }).unwrap();
     let mut config = group.config(0).unwrap();
     let copy = group.lab.path().join("copy.pem");
-    std::fs::copy(group.ejabberd.ca_file(), &copy).unwrap();
-    for (database, ca) in config.databases.iter_mut().zip([group.ejabberd.ca_file(), copy]) {
+    std::fs::copy(group.xmpp.ca_file(), &copy).unwrap();
+    for (database, ca) in config.databases.iter_mut().zip([group.xmpp.ca_file(), copy]) {
         let lines = &mut database.overlay_lines;
         lines.retain(|line| !line.starts_with("xmppsync-jid") && !line.starts_with("xmppsync-tls-ca"));
         lines.push("xmppsync-jid a@xmpp.test/ldap".to_owned());

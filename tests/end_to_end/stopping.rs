@@ -6,7 +6,7 @@ use crate::meanwhile::{
     wait_for_thread, wait_joined, write,
 };
 use std::time::Duration;
-use xmppsync_lab::{Group, GroupOptions, Mnesia, SUFFIX, Slapd, ldif, wait_for};
+use xmppsync_lab::{Group, GroupOptions, SUFFIX, Slapd, XmppData, ldif, wait_for};
 
 /// slapd itself needs a part of it.
 const STOP_MAX: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ fn slapd_stops_in_two_seconds_with_its_thread_whatever_the_xmpp_server_does() {
 
     group.servers[0].start().unwrap();
     assert_travels(&group.servers[0], &group.servers[1], "started again");
-    group.ejabberd.pause().unwrap();
+    group.xmpp.pause().unwrap();
     // Something waits in every database that cannot be sent.
     for suffix in &suffixes {
         group.servers[0].ldap_of(suffix).unwrap().replace(suffix, "description", &["unsent"]).unwrap();
@@ -46,13 +46,13 @@ fn slapd_stops_in_two_seconds_with_its_thread_whatever_the_xmpp_server_does() {
     group.servers[0].start().unwrap();
     wait_for_thread(&group.servers[0]);
     assert_stops(&mut group.servers[0], "the XMPP server hangs during the login");
-    group.ejabberd.resume().unwrap();
+    group.xmpp.resume().unwrap();
 
-    group.ejabberd.stop().unwrap();
+    group.xmpp.stop().unwrap();
     group.servers[0].start().unwrap();
     group.servers[0].wait_log("no connection to the XMPP server", PATIENCE).unwrap();
     assert_stops(&mut group.servers[0], "the XMPP server is down");
-    group.ejabberd.start_again(Mnesia::Keep).unwrap();
+    group.xmpp.start_again(XmppData::Keep).unwrap();
     wait_for_occupants(&group, &["b-2"]);
     group.servers[0].start().unwrap();
     wait_joined(&group.servers[0], PATIENCE);
@@ -122,7 +122,7 @@ fn twenty_restarts_in_a_row_lose_nothing_and_leave_no_ghost() {
     assert_travels(&group.servers[2], &group.servers[0], "and back");
     group.assert_equal(PATIENCE).unwrap();
     wait_for_occupants(&group, &["a-1", "b-2", "c-3"]);
-    let rooms = group.ejabberd.api("muc_online_rooms", r#"{"service":"global"}"#).unwrap();
+    let rooms = group.xmpp.api("muc_online_rooms", r#"{"service":"global"}"#).unwrap();
     assert_eq!(rooms.matches('@').count(), 1, "{rooms}");
     for server in &group.servers {
         let log = server.log();

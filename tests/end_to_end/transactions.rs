@@ -1,5 +1,6 @@
 //! LDAP transactions (RFC 5805): all of it or nothing.
 
+use crate::meanwhile::OnDrop;
 use crate::steps::*;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -192,14 +193,6 @@ fn a_write_whose_commit_fails_is_invisible() {
     assert_eq!(settle_smoothly(&group)[&victim]["description"], [b"later".to_vec()].into());
 }
 
-struct OnDrop<F: Fn()>(F);
-
-impl<F: Fn()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
-
 /// slapd's thread that answers a part was not yet done with it when another thread, at the end of the transaction,
 /// carried it out and freed it: slapd ended by a segmentation fault.
 #[test]
@@ -231,7 +224,6 @@ fn hundreds_of_transactions_among_the_writes_of_others_arrive() {
                 })
             })
             .collect();
-        // Also when this thread panics, or the others would go on for ever.
         let end = OnDrop(|| done.store(true, Ordering::Relaxed));
         for number in 0..TRANSACTIONS {
             let mut transaction = Transaction::begin(&mut ldap);

@@ -4,11 +4,11 @@ use crate::PATIENCE;
 use crate::meanwhile::{
     Writer, assert_arrives, assert_travels, count, end_of, load, load_offline, wait_joined, write,
 };
-use std::collections::HashSet;
 use std::fs;
 use xmppsync_lab::certificates::Authority;
 use xmppsync_lab::{
-    Ejabberd, Group, GroupOptions, Live, Mnesia, SUFFIX, Slapd, SlapdConfig, SlapdOptions, ldif, wait_for,
+    Group, GroupOptions, Live, SUFFIX, Slapd, SlapdConfig, SlapdOptions, XmppData, XmppKind, XmppOptions,
+    XmppService, ldif, wait_for,
 };
 
 /// Servers that log what an administrator always sees, without debugging.
@@ -49,14 +49,6 @@ fn assert_recovers_with(group: &mut Group, config: SlapdConfig) {
     assert_travels(&group.servers[1], &group.servers[0], "from b after the cure");
 }
 
-/// Logins that the XMPP server refused. It prints what it logs, so a line is there twice; the time at its
-/// beginning tells attempts apart.
-fn refused_logins(ejabberd: &Ejabberd) -> usize {
-    let log = ejabberd.log();
-    let failed = log.lines().filter(|line| line.contains("Failed c2s"));
-    failed.filter_map(|line| line.split(" [").next()).collect::<HashSet<_>>().len()
-}
-
 #[test]
 fn a_wrong_password_is_one_line_and_one_attempt_and_the_directory_serves() {
     let mut group = with_first(|group, lines| {
@@ -73,11 +65,11 @@ fn a_wrong_password_is_one_line_and_one_attempt_and_the_directory_serves() {
     group.servers[1].restart().unwrap();
     wait_joined(&group.servers[1], PATIENCE);
     writer.stop();
-    assert_eq!(refused_logins(&group.ejabberd), 1, "attempts");
+    assert_eq!(group.xmpp.refused_logins(), 1, "attempts");
     assert_eq!(count(&group.servers[0].run_log(), "refuses the password"), 1, "lines");
 
     // The password is corrected there; the next attempt is due in minutes, but a restart asks at once.
-    group.ejabberd.api("change_password", r#"{"user":"a","host":"xmpp.test","newpass":"wrong"}"#).unwrap();
+    group.xmpp.api("change_password", r#"{"user":"a","host":"xmpp.test","newpass":"wrong"}"#).unwrap();
     group.servers[0].restart().unwrap();
     assert_travels(&group.servers[0], &group.servers[1], "from a after the cure");
     assert_travels(&group.servers[1], &group.servers[0], "from b after the cure");
@@ -93,10 +85,10 @@ fn a_password_that_is_corrected_on_the_xmpp_server_is_used_without_a_restart() {
     group.start().unwrap();
     group.servers[0].wait_log("refuses the password", PATIENCE).unwrap();
     write(&mut group.servers[0].ldap().unwrap(), "meanwhile");
-    group.ejabberd.api("change_password", r#"{"user":"a","host":"xmpp.test","newpass":"wrong"}"#).unwrap();
+    group.xmpp.api("change_password", r#"{"user":"a","host":"xmpp.test","newpass":"wrong"}"#).unwrap();
     wait_joined(&group.servers[0], PATIENCE * 6);
     assert_arrives(&group.servers[1], "meanwhile");
-    assert_eq!(refused_logins(&group.ejabberd), 1, "attempts");
+    assert_eq!(group.xmpp.refused_logins(), 1, "attempts");
 }
 
 #[test]
@@ -136,7 +128,7 @@ fn a_certificate_of_another_authority_is_refused_in_one_line_and_the_directory_s
 
     // The administrator corrects the file; it is read anew for the next attempt, and nobody restarts slapd.
     let file = group.lab.path().join("other.pem");
-    fs::copy(group.ejabberd.ca_file(), file).unwrap();
+    fs::copy(group.xmpp.ca_file(), file).unwrap();
     assert_travels(&group.servers[0], &group.servers[1], "from a after the cure");
     assert_travels(&group.servers[1], &group.servers[0], "from b after the cure");
     group.assert_equal(PATIENCE).unwrap();
@@ -146,15 +138,15 @@ fn a_certificate_of_another_authority_is_refused_in_one_line_and_the_directory_s
 fn a_xmpp_server_that_starts_after_slapd_is_found() {
     let mut group = Group::prepare(options(3)).unwrap();
     load_offline(&group);
-    group.ejabberd.stop().unwrap();
+    group.xmpp.stop().unwrap();
     group.start().unwrap();
     for server in &group.servers {
         let line = server.wait_log("no connection to the XMPP server", PATIENCE).unwrap();
-        assert!(line.contains(&group.ejabberd.client_address().to_string()), "{line}");
+        assert!(line.contains(&group.xmpp.client_address().to_string()), "{line}");
     }
     let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
     writers.iter().for_each(|writer| writer.wait_for_more(50));
-    group.ejabberd.start_again(Mnesia::Keep).unwrap();
+    group.xmpp.start_again(XmppData::Keep).unwrap();
     for server in &group.servers {
         wait_joined(server, PATIENCE);
         assert_eq!(count(&server.run_log(), "no connection to the XMPP server"), 1, "lines");
@@ -163,35 +155,11 @@ fn a_xmpp_server_that_starts_after_slapd_is_found() {
     group.assert_equal(PATIENCE).unwrap();
 }
 
-/// Takes a module's lines out of ejabberd's configuration, or puts them back.
-struct Module {
-    file: std::path::PathBuf,
-    whole: String,
-}
-
-impl Module {
-    /// `first` and `until` are the beginnings of its first line and of the line after its last.
-    fn remove(ejabberd: &Ejabberd, first: &str, until: Option<&str>) -> Module {
-        let file = ejabberd.ca_file().with_file_name("ejabberd.yml");
-        let whole = fs::read_to_string(&file).unwrap();
-        let begin = whole.find(first).unwrap();
-        let end = until.map_or(whole.len(), |until| whole.find(until).unwrap());
-        fs::write(&file, [&whole[..begin], &whole[end..]].concat()).unwrap();
-        ejabberd.api("reload_config", "{}").unwrap();
-        Module { file, whole }
-    }
-
-    fn put_back(self, ejabberd: &Ejabberd) {
-        fs::write(self.file, self.whole).unwrap();
-        ejabberd.api("reload_config", "{}").unwrap();
-    }
-}
-
 #[test]
 fn a_missing_muc_service_is_said_and_found_when_it_comes() {
     let mut group = Group::prepare(options(2)).unwrap();
     load_offline(&group);
-    let rooms = Module::remove(&group.ejabberd, "  mod_muc:", Some("  mod_pubsub:"));
+    group.xmpp.set_service(XmppService::Muc, false).unwrap();
     group.start().unwrap();
     for server in &group.servers {
         let line = server.wait_log("offers no MUC service", PATIENCE).unwrap();
@@ -199,7 +167,7 @@ fn a_missing_muc_service_is_said_and_found_when_it_comes() {
     }
     let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
     writers.iter().for_each(|writer| writer.wait_for_more(50));
-    rooms.put_back(&group.ejabberd);
+    group.xmpp.set_service(XmppService::Muc, true).unwrap();
     for server in &group.servers {
         wait_joined(server, PATIENCE);
         let log = server.run_log();
@@ -215,7 +183,7 @@ fn a_missing_muc_service_is_said_and_found_when_it_comes() {
 #[test]
 fn without_a_pubsub_service_the_room_goes_on() {
     let mut options = options(2);
-    options.ejabberd.pubsub = false;
+    options.xmpp.pubsub = false;
     let group = Group::with(options).unwrap();
     load(&group.servers[0]);
     for server in &group.servers {
@@ -245,7 +213,7 @@ fn assert_one_line_of_the_missing_pubsub_service(group: &Group) {
 #[test]
 fn without_a_pubsub_service_the_room_carries_what_was_meant_for_the_nodes() {
     let mut options = GroupOptions { live: Live::Pubsub, ..options(3) };
-    options.ejabberd.pubsub = false;
+    options.xmpp.pubsub = false;
     let group = Group::with(options).unwrap();
     load(&group.servers[0]);
     group.assert_equal(PATIENCE).unwrap();
@@ -265,18 +233,18 @@ fn without_a_pubsub_service_the_room_carries_what_was_meant_for_the_nodes() {
 
 #[test]
 fn a_pubsub_service_that_goes_and_comes_stops_nothing() {
-    let group = Group::with(GroupOptions { live: Live::Pubsub, ..options(2) }).unwrap();
+    let mut group = Group::with(GroupOptions { live: Live::Pubsub, ..options(2) }).unwrap();
     load(&group.servers[0]);
     group.assert_equal(PATIENCE).unwrap();
     let writers: Vec<_> = group.servers.iter().map(Writer::start).collect();
     writers.iter().for_each(|writer| writer.wait_for_more(50));
-    let nodes = Module::remove(&group.ejabberd, "  mod_pubsub:", None);
+    group.xmpp.set_service(XmppService::Pubsub, false).unwrap();
     for server in &group.servers {
         let line = server.wait_log("offers no pubsub service", PATIENCE).unwrap();
         assert!(line.contains("replication by the room goes on"), "{line}");
     }
     assert_travels(&group.servers[0], &group.servers[1], "without the service");
-    nodes.put_back(&group.ejabberd);
+    group.xmpp.set_service(XmppService::Pubsub, true).unwrap();
     writers.iter().for_each(|writer| writer.wait_for_more(50));
     writers.into_iter().for_each(Writer::stop);
     group.assert_equal(PATIENCE).unwrap();
@@ -294,7 +262,7 @@ fn a_cut_line_is_one_line_in_the_log() {
     group.assert_equal(PATIENCE).unwrap();
     let server = &group.servers[0];
     let before = server.run_log().lines().filter(|line| line.contains("xmppsync")).count();
-    group.ejabberd.api("kick_user", r#"{"user":"a","host":"xmpp.test"}"#).unwrap();
+    group.xmpp.api("kick_user", r#"{"user":"a","host":"xmpp.test"}"#).unwrap();
     let again = || count(&server.run_log(), "}: in room ");
     wait_for("the server is in the room again", PATIENCE, || again() == 2).unwrap();
     let log = server.run_log();
@@ -310,12 +278,12 @@ fn a_server_that_was_never_in_the_group_is_not_believed() {
     let mut group = Group::with(options(2)).unwrap();
     load(&group.servers[0]);
     group.assert_equal(PATIENCE).unwrap();
-    group.ejabberd.register("stranger", "stranger").unwrap();
+    group.xmpp.register("stranger", "stranger").unwrap();
     // An administrator has let it into the room, so that only the servers' own lists stand against it.
     let member = format!(
         r#"{{"name":"{SUFFIX}","service":"conference.xmpp.test","jid":"stranger@xmpp.test","affiliation":"owner"}}"#
     );
-    group.ejabberd.api("set_room_affiliation", &member).unwrap();
+    group.xmpp.api("set_room_affiliation", &member).unwrap();
     let mut config = group.config(0).unwrap();
     config.server_id = Some(9);
     let lines = &mut config.databases[0].overlay_lines;
@@ -333,4 +301,90 @@ fn a_server_that_was_never_in_the_group_is_not_believed() {
     }
     assert_travels(&group.servers[0], &group.servers[1], "still a");
     group.assert_equal(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_stanza_limit_is_said_once_with_the_setting_that_raises_it() {
+    stanza_limit(XmppOptions::default());
+}
+
+/// A change that fits into no stanza of the XMPP server, and others beside it.
+pub(crate) fn stanza_limit(xmpp: XmppOptions) {
+    let xmpp = XmppOptions { max_stanza_size: 20_000, ..xmpp };
+    let mut group = Group::prepare(GroupOptions { xmpp, ..options(2) }).unwrap();
+    load_offline(&group);
+    group.start().unwrap();
+    assert_travels(&group.servers[0], &group.servers[1], "small enough");
+    let server = &group.servers[0];
+    write(&mut server.ldap().unwrap(), &"x".repeat(60_000));
+    let line = server.wait_log("refuses large stanzas", PATIENCE).unwrap();
+    for words in ["xmpp.test", "stanza is too big", "max_stanza_size", "c2s_stanza_size_limit"] {
+        assert!(line.contains(words), "{line}");
+    }
+    // It is tried again, and said no more.
+    wait_for("further attempts", PATIENCE, || count(&server.run_log(), "}: in room ") > 3).unwrap();
+    let log = server.run_log();
+    assert_eq!(count(&log, "refuses large stanzas"), 1, "{}", end_of(&log));
+    assert_eq!(count(&log, "is lost"), 0, "{}", end_of(&log));
+    assert_serves(&group.servers[0], "meanwhile");
+}
+
+#[test]
+fn a_full_room_is_said_with_the_setting_that_raises_it() {
+    let mut options = options(3);
+    // prosody limits no room; what it does limit, the number of rooms, it refuses with the same condition.
+    options.xmpp.kind = XmppKind::Ejabberd;
+    options.xmpp.max_room_users = Some(2);
+    let mut group = Group::prepare(options).unwrap();
+    load_offline(&group);
+    let (last, first) = group.servers.split_last_mut().unwrap();
+    for server in first {
+        server.start().unwrap();
+        wait_joined(server, PATIENCE);
+    }
+    last.start().unwrap();
+    let line = last.wait_log("takes nobody more", PATIENCE).unwrap();
+    assert!(
+        line.contains("Too many users") && line.contains("max_users of the room and of mod_muc"),
+        "{line}"
+    );
+    let writer = Writer::start(&group.servers[2]);
+    writer.wait_for_more(1_000);
+    writer.stop();
+    assert_eq!(count(&group.servers[2].run_log(), "takes nobody more"), 1, "lines");
+    // A place becomes free, and nobody has to do anything.
+    group.servers[1].stop().unwrap();
+    wait_joined(&group.servers[2], PATIENCE);
+    assert_travels(&group.servers[0], &group.servers[2], "with a seat");
+}
+
+#[test]
+fn a_throttle_is_measured_and_said_once_with_the_setting_that_raises_it() {
+    throttle(XmppKind::Ejabberd, 3_000);
+}
+
+/// Of a slow server so much has to be written until it is called so.
+const MARKS_BYTES: usize = 80_000;
+
+/// Debian's configuration has a throttle of so many bytes per second.
+pub(crate) fn throttle(kind: XmppKind, rate: u64) {
+    let xmpp = XmppOptions { kind, stock: true, ..XmppOptions::default() };
+    let mut group = Group::prepare(GroupOptions { xmpp, ..options(2) }).unwrap();
+    load_offline(&group);
+    group.start().unwrap();
+    group.servers.iter().for_each(|server| wait_joined(server, PATIENCE));
+    let server = &group.servers[0];
+    // A burst is free; then as much as it takes in 20 seconds.
+    let bytes = 20_000 + 20 * usize::try_from(rate).unwrap().max(MARKS_BYTES / 20);
+    let mut ldap = server.ldap().unwrap();
+    (0..bytes / 1_000).for_each(|number| write(&mut ldap, &number.to_string().repeat(300)));
+    let line = server.wait_log("takes only", PATIENCE).unwrap();
+    for words in ["xmpp.test", "shaper", "unlimited_jids"] {
+        assert!(line.contains(words), "{line}");
+    }
+    let told = line.split("takes only ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    assert!(told.is_some_and(|told| (rate / 2..rate * 2).contains(&told)), "{line}");
+    write(&mut ldap, "slowly");
+    group.assert_equal(PATIENCE * 3).unwrap();
+    assert_eq!(count(&group.servers[0].run_log(), "takes only"), 1, "lines");
 }

@@ -66,8 +66,8 @@ fn start(options: GroupOptions) -> Result<Group> {
     heading("Starting one ejabberd and three slapds, with empty databases");
     let mut group = Group::prepare(options)?;
     go_on()?;
-    let ejabberd = &group.ejabberd;
-    println!("  ejabberd  {}  ready after {:.1?}", ejabberd.client_address(), ejabberd.start_took());
+    let xmpp = &group.xmpp;
+    println!("  {}  {}  ready after {:.1?}", xmpp.program(), xmpp.client_address(), xmpp.start_took());
     for server in &mut group.servers {
         let begin = Instant::now();
         server.start()?;
@@ -137,7 +137,7 @@ fn print_logs(group: &Group) {
     for server in &group.servers {
         print_end(&format!("slapd {}", server.name()), &server.log());
     }
-    print_end("ejabberd", &group.ejabberd.log());
+    print_end("ejabberd", &group.xmpp.log());
 }
 
 fn print_end(name: &str, log: &str) {

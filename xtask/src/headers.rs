@@ -21,7 +21,6 @@ use crate::{process, sources};
 /// development package would switch one off silently, and the overlay would crash the server.
 const FEATURES: &[&str] = &[
     "HAVE_CYRUS_SASL",
-    "HAVE_GNUTLS",
     "HAVE_TCPD",
     "HAVE_TLS",
     "LDAP_DEBUG",
@@ -128,7 +127,8 @@ fn configure(source: &Path, result: &Path) -> Result<()> {
         Command::new("make").arg("-s").arg("-C").arg(build.join("include")).arg("ldap_config.h"),
     )?;
     let portable = fs::read_to_string(build.join("include/portable.h"))?;
-    let off: Vec<&str> = FEATURES.iter().copied().filter(|feature| !is_defined(&portable, feature)).collect();
+    let wanted = FEATURES.iter().copied().chain(tls_library(&options));
+    let off: Vec<&str> = wanted.filter(|feature| !is_defined(&portable, feature)).collect();
     if !off.is_empty() {
         bail!(
             "configure left out what Debian's slapd is built with: {}; see {}",
@@ -148,6 +148,14 @@ fn active_options(text: &str) -> Vec<String> {
         // One path among the options is quoted for the shell that debian/rules runs.
         .map(|line| line.replace('\'', ""))
         .collect()
+}
+
+/// The feature that stands for the TLS library of this release: GnuTLS in Debian 12, OpenSSL in Debian 13.
+fn tls_library(options: &str) -> Option<&'static str> {
+    let libraries = [("--with-tls=gnutls", "HAVE_GNUTLS"), ("--with-tls=openssl", "HAVE_OPENSSL")];
+    let options = active_options(options);
+    let asked_for = |option: &str| options.iter().any(|active| active == option);
+    libraries.into_iter().find(|(option, _)| asked_for(option)).map(|(_, feature)| feature)
 }
 
 fn is_defined(header: &str, name: &str) -> bool {
@@ -184,6 +192,13 @@ mod tests {
                     --libexecdir='${prefix}/lib'\n--with-argon2=libargon2\n";
         let expected = ["--enable-slapi", "--with-tls=gnutls", "--libexecdir=${prefix}/lib"];
         assert_eq!(active_options(text), expected);
+    }
+
+    #[test]
+    fn the_library_for_tls_is_the_one_that_the_release_is_built_with() {
+        assert_eq!(tls_library("# --with-tls=gnutls\n--with-tls=openssl\n"), Some("HAVE_OPENSSL"));
+        assert_eq!(tls_library("--with-tls=gnutls\n"), Some("HAVE_GNUTLS"));
+        assert_eq!(tls_library("--enable-slapi\n"), None);
     }
 
     #[test]

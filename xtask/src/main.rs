@@ -1,15 +1,18 @@
-//! Developer commands: `cargo xtask setup`, `demo`, `test`, `install`, `bench`, `sim`.
+//! Developer commands: `cargo xtask setup`, `demo`, `test`, `install`, `deb`, `docker-base`, `bench`, `sim`.
 //!
 //! A small dispatcher; each command is a module of its own.
 
 #![forbid(unsafe_code)]
 
 mod bench;
+mod deb;
 mod demo;
+mod docker;
 mod headers;
 mod install;
 mod packages;
 mod process;
+mod release;
 mod setup;
 mod simulate;
 mod sources;
@@ -31,7 +34,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what is missing: slapd, ejabberd, libclang, the headers of OpenLDAP
+    /// Install what is missing: slapd, ejabberd, prosody, libclang, the headers of OpenLDAP
     Setup,
     /// Build the overlay and copy it into slapd's module path
     Install {
@@ -39,6 +42,17 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
+    /// Build the overlay as a Debian package, for the installed release of slapd
+    Deb {
+        /// Another directory than target/debian; made if it is not there
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Also the end-to-end tests, for the image that runs them
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Without a registry: make the images that the Dockerfiles begin with from Debian's packages
+    DockerBase,
     /// Three servers on free loopback ports, replicating; shows what happens until Ctrl-C
     Demo {
         /// End after the show; the exit status is 0 only if all servers are equal
@@ -56,7 +70,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Set up, build the overlay, run every test; arguments go to `cargo test`
+    /// Set up, build the overlay, run every test; arguments go to `cargo test`. The first may ask for another suite: see below
+    #[command(after_help = test::HELP)]
     Test {
         /// Passed to `cargo test` as they are
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -68,6 +83,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Setup => setup::run(),
         Command::Install { to } => install::run(to.as_deref()),
+        Command::Deb { to, tests } => deb::run(to.as_deref(), tests),
+        Command::DockerBase => docker::make_base(),
         Command::Demo { once } => demo::run(once),
         Command::Bench { what } => bench::run(&what),
         Command::Sim { arguments } => simulate::run(&arguments),

@@ -14,13 +14,17 @@ const PACKAGES: &[&str] = &[
     "slapd",
     "ldap-utils",
     "ejabberd",
+    "prosody",
     "valgrind",
+    "iproute2",
     // fetching and unpacking the source package of OpenLDAP
     "dpkg-dev",
     // configuring it as Debian does: the features that it finds decide the layout of slapd's structures
     "make",
     "pkg-config",
+    // its TLS library is the one or the other, by the release
     "libgnutls28-dev",
+    "libssl-dev",
     "libltdl-dev",
     "libsasl2-dev",
     "libwrap0-dev",
@@ -85,7 +89,20 @@ impl Privilege {
 
 /// Installs what is missing, or says what to install when this user may not.
 pub(crate) fn install_missing() -> Result<()> {
-    let missing = missing();
+    install_until_none(missing)
+}
+
+/// The same for what one command needs, by the packages' names.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    install_until_none(|| {
+        let installed = installed();
+        let has = |name: &str| installed.iter().any(|package| package == name);
+        packages.iter().filter(|name| !has(name)).map(|name| (*name).to_owned()).collect()
+    })
+}
+
+fn install_until_none(missing_now: impl Fn() -> Vec<String>) -> Result<()> {
+    let missing = missing_now();
     if missing.is_empty() {
         return Ok(());
     }
@@ -103,7 +120,7 @@ pub(crate) fn install_missing() -> Result<()> {
     let mode = if all_have_a_candidate(&missing) { "install" } else { "update-first" };
     let mut command = privilege.command("sh");
     process::run(command.args(["-c", INSTALL_SCRIPT, "install-packages", mode]).args(&missing))?;
-    let still_missing = self::missing();
+    let still_missing = missing_now();
     if !still_missing.is_empty() {
         bail!("apt-get ended well and yet these packages are missing: {}", still_missing.join(" "));
     }

@@ -1,6 +1,7 @@
 //! Running other programs, with errors that name the command.
 
-use std::process::{Command, Stdio};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -17,6 +18,26 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", shown(command)))?;
+    judged(command, &output)
+}
+
+/// As [`output`], for a command that reads the text.
+pub(crate) fn output_of(command: &mut Command, input: &str) -> Result<String> {
+    let what = shown(command);
+    let mut run = || -> std::io::Result<Output> {
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn()?;
+        // Short texts only: it does not read what the command prints meanwhile.
+        if let Some(mut pipe) = child.stdin.take() {
+            pipe.write_all(input.as_bytes())?;
+        }
+        child.wait_with_output()
+    };
+    let output = run().with_context(|| format!("cannot run {what}"))?;
+    judged(command, &output)
+}
+
+fn judged(command: &Command, output: &Output) -> Result<String> {
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         let said = String::from_utf8_lossy(&output.stdout);
@@ -46,7 +67,8 @@ pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
-fn shown(command: &Command) -> String {
+/// The words of a command.
+pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }

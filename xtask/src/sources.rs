@@ -41,6 +41,12 @@ pub(crate) fn list() -> Result<String> {
     Ok(suites.iter().map(stanza).collect::<Vec<_>>().join("\n"))
 }
 
+/// Where this machine finds a release of Debian, as URIs and suites such as `bookworm-security`; nothing, if it is not its own.
+pub(crate) fn of_release(release: &str) -> Result<Vec<(String, String)>> {
+    let suites = suites()?.into_iter().filter(|suite| suite.suite.starts_with(release));
+    Ok(suites.map(|suite| (suite.uri, suite.suite)).collect())
+}
+
 fn suites() -> Result<BTreeSet<Suite>> {
     // What apt has understood, so it is the same for deb822 and for classic configuration.
     let format = "$(CREATED_BY)\t$(ORIGIN)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(SOURCESENTRY)";

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -64,4 +64,20 @@ pub(crate) fn build_overlay_with_failpoints() -> Result<PathBuf> {
         .and_then(|_| std::fs::rename(&copy, &module))
         .with_context(|| format!("cannot make {}", module.display()))?;
     Ok(module)
+}
+
+/// Compiles the end-to-end tests and returns the path of the program.
+pub(crate) fn build_end_to_end() -> Result<PathBuf> {
+    let mut test = cargo();
+    // With the features of a test of the whole workspace, whose results are taken then.
+    test.args(["test", "--workspace", "--test", "end_to_end", "--no-run"]);
+    // What it compiles is seen: it takes its time.
+    test.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    let messages = process::output(&mut test)?;
+    let program = messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_this = message.pointer("/target/name")?.as_str()? == "end_to_end";
+        message.get("executable")?.as_str().filter(|_| is_this).map(PathBuf::from)
+    });
+    program.context("cargo names no program of the end-to-end tests")
 }

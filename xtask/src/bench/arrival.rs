@@ -57,7 +57,7 @@ pub(super) fn measure(
 ) -> Result<Arrival> {
     let pid = |group: &Group, number: usize| group.servers[number].pid().context("a slapd has ended");
     let source = pid(group, 0)?;
-    let ejabberd = group.ejabberd.pid().context("ejabberd has ended")?;
+    let ejabberd = group.xmpp.pid().context("the XMPP server has ended")?;
     let (source_before, ejabberd_before) = (cpu::of_process(source)?, cpu::of_process(ejabberd)?);
     let begin = Instant::now();
     group.servers[1].start()?;

@@ -106,7 +106,7 @@ impl Catchup {
     fn prepare(&self, place: &Place, means: &Means) -> Result<(Group, Holding)> {
         let Place { storage, kind } = *place;
         let dir = self.common.dir(storage);
-        let mut group = servers::prepare(kind, 2, Topology::Star, means.module, dir)?;
+        let mut group = servers::prepare(kind, 2, Topology::Star, means.module, (&self.common, storage))?;
         if kind == Kind::Syncrepl && self.session_log > 0 {
             let mut config = group.config(0)?;
             // The overlay's lines are the database's last, and syncprov is the only overlay.

@@ -86,7 +86,7 @@ maps. CPU: seconds of processor time.";
     fn measure(&self, place: &Place, means: &Means) -> Result<Run> {
         let Place { storage, entries, kind } = *place;
         let dir = self.common.dir(storage);
-        let mut group = servers::prepare(kind, 2, Topology::Star, means.module, dir)?;
+        let mut group = servers::prepare(kind, 2, Topology::Star, means.module, (&self.common, storage))?;
         preload::load(&group.servers[..1], &means.contents.ldif(entries)?)?;
         preload::flush(dir)?;
         group.servers[0].start()?;

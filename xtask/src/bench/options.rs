@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
+use xmppsync_lab::{XmppKind, XmppOptions};
 
 /// Neighbours in the order of writing are none in the database. A prime, so that every entry has its turn.
 pub(super) const STRIDE: usize = 7919;
@@ -28,6 +29,12 @@ pub(crate) struct CommonArguments {
     /// Also write everything measured to this file
     #[arg(long)]
     pub(super) json: Option<PathBuf>,
+    /// Which XMPP server, with the lab's configuration or with Debian's
+    #[arg(long, value_enum, default_value = "ejabberd")]
+    xmpp_server: XmppChoice,
+    /// Another text in its configuration, such as 'rate: 3000=>rate: 200000'; several times if need be
+    #[arg(long, value_name = "FROM=>TO")]
+    xmpp_edit: Vec<String>,
     /// A directory on a tmpfs
     #[arg(long, default_value = "/dev/shm")]
     tmpfs_dir: PathBuf,
@@ -52,6 +59,20 @@ pub(super) enum Kind {
     DeltaSyncrepl,
 }
 
+/// Which XMPP server carries the overlay's traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum XmppChoice {
+    /// ejabberd without limits.
+    Ejabberd,
+    /// prosody without limits.
+    Prosody,
+    /// ejabberd as Debian configures it.
+    StockEjabberd,
+    /// prosody as Debian configures it, with rooms and nodes.
+    StockProsody,
+}
+
 /// Where the databases lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,6 +92,8 @@ pub(super) struct Common {
     pub(super) kinds: Vec<Kind>,
     pub(super) storages: Vec<Storage>,
     pub(super) runs: usize,
+    pub(super) xmpp_server: XmppChoice,
+    pub(super) xmpp_edits: Vec<(String, String)>,
     #[serde(skip)]
     pub(super) quick: bool,
     #[serde(skip)]
@@ -87,7 +110,13 @@ impl Common {
         }
         let storages: &[Storage] =
             if arguments.quick { &[Storage::Tmpfs] } else { &[Storage::Tmpfs, Storage::Disk] };
+        let edit = |text: &String| match text.split_once("=>") {
+            Some((from, to)) => Ok((from.to_owned(), to.to_owned())),
+            None => bail!("--xmpp-edit {text}: what is to be replaced, =>, and what it is replaced by"),
+        };
         Ok(Self {
+            xmpp_server: arguments.xmpp_server,
+            xmpp_edits: arguments.xmpp_edit.iter().map(edit).collect::<Result<_>>()?,
             kinds: or_default(&arguments.only, kinds),
             storages: or_default(&arguments.storage, storages),
             runs: arguments.runs,
@@ -118,9 +147,26 @@ impl Common {
         }
     }
 
+    /// The XMPP server that was asked for.
+    pub(super) fn xmpp(&self) -> XmppOptions {
+        let (kind, stock) = match self.xmpp_server {
+            XmppChoice::Ejabberd => (XmppKind::Ejabberd, false),
+            XmppChoice::Prosody => (XmppKind::Prosody, false),
+            XmppChoice::StockEjabberd => (XmppKind::Ejabberd, true),
+            XmppChoice::StockProsody => (XmppKind::Prosody, true),
+        };
+        XmppOptions { kind, stock, edits: self.xmpp_edits.clone(), ..XmppOptions::default() }
+    }
+
     /// The end of the sentence about the parameters.
     pub(super) fn runs_text(&self) -> String {
-        if self.runs == 1 { "one run".to_owned() } else { format!("median of {} runs", self.runs) }
+        let runs =
+            if self.runs == 1 { "one run".to_owned() } else { format!("median of {} runs", self.runs) };
+        let edits = self.xmpp_edits.iter().map(|(from, to)| format!(" with {to:?} for {from:?}"));
+        match (self.xmpp_server, edits.collect::<String>()) {
+            (XmppChoice::Ejabberd, edits) if edits.is_empty() => runs,
+            (server, edits) => format!("on {server}{edits}; {runs}"),
+        }
     }
 }
 
@@ -155,6 +201,17 @@ impl fmt::Display for Storage {
         formatter.pad(match self {
             Self::Tmpfs => "tmpfs",
             Self::Disk => "disk",
+        })
+    }
+}
+
+impl fmt::Display for XmppChoice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Ejabberd => "ejabberd",
+            Self::Prosody => "prosody",
+            Self::StockEjabberd => "Debian's ejabberd",
+            Self::StockProsody => "Debian's prosody",
         })
     }
 }

@@ -8,7 +8,7 @@ use xmppsync_lab::{Group, GroupOptions, Live, Replication, SUFFIX, SlapdOptions,
 
 use super::arrival::Watched;
 use super::cpu;
-use super::options::Kind;
+use super::options::{Common, Kind, Storage};
 
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -18,7 +18,7 @@ pub(super) fn prepare(
     servers: usize,
     topology: Topology,
     module: &Path,
-    dir: &Path,
+    (common, storage): (&Common, Storage),
 ) -> Result<Group> {
     let (replication, live) = match kind {
         Kind::None => (Replication::None, Live::Muc),
@@ -33,7 +33,8 @@ pub(super) fn prepare(
         live,
         topology,
         module: Some(module.to_owned()),
-        base_dir: Some(dir.to_owned()),
+        base_dir: Some(common.dir(storage).to_owned()),
+        xmpp: common.xmpp(),
         slapd: SlapdOptions { debug_level: "0".to_owned(), ..SlapdOptions::default() },
         ..GroupOptions::default()
     };
@@ -43,10 +44,10 @@ pub(super) fn prepare(
 /// Waits until so many servers are in the room.
 pub(super) fn wait_joined(group: &Group, servers: usize) -> Result<()> {
     // A suffix of these characters is the room's name as it is.
-    let service = format!("conference.{}", group.ejabberd.domain());
+    let service = format!("conference.{}", group.xmpp.domain());
     let arguments = format!(r#"{{"name":"{SUFFIX}","service":"{service}"}}"#);
     wait_until(&format!("{servers} servers are in the room"), JOIN_DEADLINE, || {
-        let answer = group.ejabberd.api("get_room_occupants_number", &arguments);
+        let answer = group.xmpp.api("get_room_occupants_number", &arguments);
         let answer = answer.map_err(|error| error.to_string())?;
         let digits: String = answer.chars().filter(char::is_ascii_digit).collect();
         if digits.parse() == Ok(servers) { Ok(()) } else { Err(answer) }
@@ -81,7 +82,7 @@ impl CpuTimes {
     pub(super) fn now(group: &Group) -> Result<Self> {
         let pids = group.servers.iter().map(|server| server.pid().context("a slapd has ended"));
         let slapds = pids.map(|pid| cpu::of_process(pid?)).collect::<Result<_>>()?;
-        let ejabberd = cpu::of_process(group.ejabberd.pid().context("ejabberd has ended")?)?;
+        let ejabberd = cpu::of_process(group.xmpp.pid().context("the XMPP server has ended")?)?;
         Ok(Self { slapds, ejabberd })
     }
 }

@@ -98,7 +98,8 @@ impl Cell<'_> {
         let Place { storage, peers, kind } = *self.place;
         let topology = if self.parameters.mesh { Topology::Mesh } else { Topology::Star };
         let dir = self.parameters.common.dir(storage);
-        let mut group = servers::prepare(kind, peers + 1, topology, self.module, dir)?;
+        let mut group =
+            servers::prepare(kind, peers + 1, topology, self.module, (&self.parameters.common, storage))?;
         preload::load(&group.servers, self.ldif)?;
         preload::flush(dir)?;
         group.start()?;

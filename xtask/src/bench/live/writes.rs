@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use xmppsync_lab::{SUFFIX, Slapd, ldif};
 
 use crate::bench::client::{Client, at_once};
@@ -57,9 +57,9 @@ impl Load<'_> {
         let mut watchers = self.servers.iter().map(Client::connect).collect::<Result<Vec<_>>>()?;
         let (begin, results) = at_once(&mut clients, |number, client| self.write(number, client))?;
         let written = begin.elapsed();
-        let (markers, cpu): (Vec<_>, Vec<Duration>) = results.into_iter().unzip();
+        let (mut markers, cpu): (Vec<_>, Vec<Duration>) = results.into_iter().unzip();
         let converged = if self.replicates && self.servers.len() > 1 {
-            let vector = self.vector(&mut watchers, &markers)?;
+            let vector = self.last_alone(&mut clients, &mut markers)?;
             watchers.iter_mut().try_for_each(|watcher| wait_equal(watcher, &markers, &vector, begin))?;
             Some(begin.elapsed())
         } else {
@@ -85,16 +85,20 @@ impl Load<'_> {
         Ok((last, cpu::of_this_thread().saturating_sub(cpu)))
     }
 
-    /// What contextCSN must say of each server that was written to: the last of all changes there is the
-    /// last one of some client. Not asked of the server, whose contextCSN may be behind what it answered for.
-    fn vector(&self, watchers: &mut [Client], markers: &[Marker]) -> Result<Vec<String>> {
-        let mut vector: Vec<Option<String>> = vec![None; self.writers];
-        for (number, marker) in markers.iter().enumerate() {
-            let server = number % self.writers;
-            let entry_csns = watchers[server].values(&marker.dn, "entryCSN")?;
-            vector[server] = vector[server].take().max(entry_csns.into_iter().max());
-        }
-        Ok(vector.into_iter().flatten().collect())
+    /// Makes one more change on each server that was written to, when nobody else writes there: where two changes
+    /// end at the same moment, a contextCSN of stock slapd may stay at the earlier one until somebody writes again.
+    /// What contextCSN must say of each of them then. Not asked of contextCSN itself, which may be behind what the
+    /// server answered for.
+    fn last_alone(&self, clients: &mut [Client], markers: &mut [Marker]) -> Result<Vec<String>> {
+        // The first clients are connected to different servers.
+        let firsts = clients.iter_mut().zip(markers).take(self.writers);
+        let change = |(client, marker): (&mut Client, &mut Marker)| {
+            marker.title.push_str(" end");
+            client.replace(&marker.dn, &[("title", &marker.title)])?;
+            let entry_csns = client.values(&marker.dn, "entryCSN")?;
+            entry_csns.into_iter().max().context("an entry without an entryCSN")
+        };
+        firsts.map(change).collect()
     }
 }
 
