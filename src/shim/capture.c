@@ -13,6 +13,7 @@ typedef struct xs_capture {
 	slap_overinst *on;
 	unsigned moves;      /* as the database's, before the entry was read */
 	int settled;         /* what was read is of the entry that is written */
+	int captured;        /* it was handed over */
 	int committed;       /* `ordered` is known */
 	Attribute *ordered;  /* what a modify of ordered attributes led to, see ordered.c */
 	struct berval uuid;  /* textual */
@@ -215,39 +216,45 @@ static void see_ordered(xs_capture *c, Operation *op)
 	overlay_entry_release_ov(op, e, 0, c->on);
 }
 
+static void capture(xs_capture *c, Operation *op, SlapReply *rs)
+{
+	/* A no-op control ends in LDAP_X_NO_OPERATION, so success means committed. */
+	if (rs->sr_type != REP_RESULT || rs->sr_err != LDAP_SUCCESS || op->o_noop || c->captured) {
+		return;
+	}
+	c->captured = 1;
+	if (op->o_tag == LDAP_REQ_ADD) {
+		if (op->ora_e != NULL) {
+			capture_add(c, op);
+		}
+		return;
+	}
+	see_ordered(c, op);
+	capture_other(c, op);
+	if (op->o_tag == LDAP_REQ_DELETE) {
+		xs_suffix_note(c->db, &op->o_req_ndn, NULL, op->o_txnSpec);
+	}
+}
+
+/* Of a write that takes no CSN, and so not the clock's mutex either: all others are captured by then. */
 static int on_response(Operation *op, SlapReply *rs)
 {
 	xs_capture *c = op->o_callback->sc_private;
 
 	if (rs->sr_type == REP_RESULT && !c->settled && op->o_tag != LDAP_REQ_MODIFY) {
-		/* A write that takes no CSN, and so not the clock's mutex either. */
 		__atomic_add_fetch(&c->db->moves, 1, __ATOMIC_SEQ_CST);
 	}
-
-	/* A no-op control ends in LDAP_X_NO_OPERATION, so success means committed. */
-	if (rs->sr_type == REP_RESULT && rs->sr_err == LDAP_SUCCESS && !op->o_noop) {
-		if (op->o_tag == LDAP_REQ_ADD) {
-			if (op->ora_e != NULL) {
-				capture_add(c, op);
-			}
-		} else {
-			see_ordered(c, op); /* of a write without a new CSN */
-			capture_other(c, op);
-			if (op->o_tag == LDAP_REQ_DELETE) {
-				xs_suffix_note(c->db, &op->o_req_ndn, NULL, op->o_txnSpec);
-			}
-		}
-	}
+	capture(c, op, rs);
 	return SLAP_CB_CONTINUE;
 }
 
-void xs_capture_committed(Operation *op)
+void xs_capture_committed(Operation *op, SlapReply *rs)
 {
 	slap_callback *cb;
 
 	for (cb = op->o_callback; cb != NULL; cb = cb->sc_next) {
 		if (cb->sc_response == on_response) {
-			see_ordered(cb->sc_private, op);
+			capture(cb->sc_private, op, rs);
 		}
 	}
 }

@@ -76,13 +76,12 @@ static void give_back(hold *h)
 	}
 }
 
-/* The backend has committed, or failed. It was put on the list last, so it comes first. */
+/* The backend has committed, or failed. It was put on the list last, so it comes first. What is captured before anybody else may write
+ * is kept in the order of the commits: whoever finds a change kept after the process was killed finds all that was before it. */
 static int on_response(Operation *op, SlapReply *rs)
 {
 	if (rs->sr_type == REP_RESULT) {
-		if (rs->sr_err == LDAP_SUCCESS && op->o_tag == LDAP_REQ_MODIFY) {
-			xs_capture_committed(op);
-		}
+		xs_capture_committed(op, rs);
 		give_back(op->o_callback->sc_private);
 	}
 	return SLAP_CB_CONTINUE;

@@ -92,8 +92,8 @@ int xs_is_left_out(slap_overinst *on);
 /* Warns of overlays that stand where they must not. */
 void xs_check_order(xs_db *db);
 
-/* A modify is committed, and nobody else writes yet. */
-void xs_capture_committed(Operation *op);
+/* A write is committed, or failed, and nobody else writes yet. */
+void xs_capture_committed(Operation *op, SlapReply *rs);
 
 /* ordered.c */
 int xs_is_ordered(const AttributeDescription *ad);

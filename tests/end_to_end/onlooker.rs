@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use xmppsync_lab::{Group, GroupOptions, SUFFIX, ldif, wait_until};
+use xmppsync_lab::{Group, GroupOptions, SUFFIX, ldif, wait_for, wait_until};
 use xmppsync_link::{
     BareJid, Carrier, Element, Event, FullJid, GroupConfig, NS_LDAPSYNC, Password, Server, Session,
     SessionConfig, Tls,
@@ -233,15 +233,30 @@ fn of_a_modify_only_what_it_modifies_travels() {
     assert!(bytes < 200, "{bytes} bytes of values");
 }
 
+/// What is written until the second server is back passes it by. The first batch after that tells of a hole, unless a card
+/// has told of it before: then it happens again.
+fn hole_in_the_stream(group: &Group) -> String {
+    let b = &group.servers[1];
+    for kicks in 1..=10 {
+        let healed = || b.run_log().matches("everything that was missing is here").count();
+        group.xmpp.api("kick_user", r#"{"user":"b","host":"xmpp.test"}"#).unwrap();
+        let noticed =
+            wait_for("it notices", PATIENCE, || b.run_log().contains("holes so far") || healed() >= kicks);
+        noticed.unwrap();
+        if let Some(line) = b.run_log().lines().find(|line| line.contains("holes so far")) {
+            return line.to_owned();
+        }
+    }
+    panic!("cards are always first");
+}
+
 #[test]
 fn a_hole_is_logged_counted_told_in_the_room_and_healed() {
     let group = group_and_account();
     let onlooker = Onlooker::in_room(&group);
     let writer = Writer::start(&group.servers[0]);
     writer.wait_for_more(20);
-    // What is written until the second server is back passes it by.
-    group.xmpp.api("kick_user", r#"{"user":"b","host":"xmpp.test"}"#).unwrap();
-    let line = group.servers[1].wait_log("holes so far", PATIENCE).unwrap();
+    let line = hole_in_the_stream(&group);
     assert!(line.contains("of server 1 are missing") && line.contains("(1 holes so far)"), "{line}");
     let (from, about, words) = onlooker.wait_said("gap");
     assert_eq!((from.as_str(), about.as_str()), ("b@xmpp.test", "2"));

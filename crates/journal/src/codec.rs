@@ -139,6 +139,15 @@ pub(crate) fn uuid(bytes: &[u8]) -> Result<Uuid, CodecError> {
     bytes.get(UUID).and_then(|uuid| uuid.try_into().ok()).ok_or(CodecError::Short)
 }
 
+/// Whether an encoded change is a rename, without reading it.
+pub(crate) fn is_rename(bytes: &[u8]) -> bool {
+    let parent = match bytes.get(UUID.end) {
+        Some(0) => 0,
+        _ => size_of::<Uuid>(),
+    };
+    bytes.get(UUID.end + 1 + parent) == Some(&MODIFY_DN)
+}
+
 fn operation(reader: &mut Reader<'_>) -> Result<Operation, CodecError> {
     let [mark] = reader.array()?;
     let dn = reader.text()?;

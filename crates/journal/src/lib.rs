@@ -16,7 +16,7 @@
 //! Reading order: [`Journal`] (opening, reading, closing), [`Record`] and [`Journal::write`], [`Journal::changes`],
 //! [`Journal::trim`], [`Journal::later`] and what stands
 //! with it; then the file: `open`, `store`, `state`, and the bytes: `key`, [`codec`], `peer`.
-//! [`limits`] has every limit. [`loading`] is a mark beside the file.
+//! [`limits`] has every limit. [`loading`] is a mark beside the file, [`pending`] are files beside it.
 #![forbid(unsafe_code)]
 
 pub mod codec;
@@ -29,6 +29,7 @@ mod lost;
 mod open;
 mod page;
 mod peer;
+pub mod pending;
 mod record;
 mod rules;
 mod state;

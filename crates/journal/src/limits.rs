@@ -33,5 +33,8 @@ pub const ORPHANS_MAX: u64 = 100_000;
 /// CSNs of one vector: one for each serverID that there can be.
 pub const VECTOR_CSNS_MAX: usize = 4_095;
 
+/// Changes of each server among which a start after an unclean end looks for moves.
+pub const MOVES_LOOKED_AT_MAX: usize = 100_000;
+
 /// Files that are kept after they were set aside.
 pub const ASIDE_FILES_MAX: usize = 2;

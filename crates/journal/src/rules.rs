@@ -4,8 +4,10 @@ use crate::codec::{self, CodecError};
 use crate::error::JournalError;
 use crate::journal::Journal;
 use crate::key::{
-    EntryKey, change_key, entry_key, entry_key_csn, first_entry_key, last_entry_key, pack, unpack,
+    ChangeKey, EntryKey, change_key, entry_key, entry_key_csn, first_entry_key, first_key, key_csn,
+    last_entry_key, last_key, pack, unpack,
 };
+use crate::limits::MOVES_LOOKED_AT_MAX;
 use crate::lost;
 use crate::store::{
     AHEAD, CHANGES, CHANGES_BY_ENTRY, LOST, MARK_DISPLACED, MARK_DOUBT, MARK_GLUE, MARK_PLACE, MARKS, MOVES,
@@ -79,6 +81,33 @@ impl Journal {
                 Ok((unpack(packed.value())?, EntryUuid::from_bytes(*uuid.value())))
             });
             ahead.collect()
+        })
+    }
+
+    /// The moves among the latest changes ([`MOVES_LOOKED_AT_MAX`](crate::limits::MOVES_LOOKED_AT_MAX) of each server) that the log of
+    /// moves does not have, in the order of their CSNs: child, and parent afterwards. A move is noted a moment after its change.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn unnoted_moves(&self) -> Result<Vec<(Csn, EntryUuid, EntryUuid)>, JournalError> {
+        self.read(|transaction| {
+            let moves = transaction.open_table(MOVES)?;
+            let mut found = Vec::new();
+            let changes = transaction.open_table(CHANGES)?;
+            for head in self.head().iter() {
+                let server = head.server_id();
+                let (first, last) = (first_key(server), last_key(server));
+                for item in changes.range::<&ChangeKey>(&first..=&last)?.rev().take(MOVES_LOOKED_AT_MAX) {
+                    let (key, value) = item?;
+                    let csn = key_csn(key.value())?;
+                    if codec::is_rename(value.value()) && moves.get(&pack(csn))?.is_none() {
+                        let change = codec::decode(csn, value.value())?.change;
+                        found.extend(change.parent.map(|to| (csn, change.uuid, to)));
+                    }
+                }
+            }
+            found.sort();
+            Ok(found)
         })
     }
 

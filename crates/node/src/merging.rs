@@ -128,6 +128,8 @@ impl Scratch {
             Operation::Delete { .. } | Operation::ModifyDn { .. } => {
                 self.known(shared, |names| !names.is_tidy())
             }
+            // Its place counts among the moves, wherever the entry is.
+            Operation::Put(_) if matches!(incoming, Incoming::Change(_)) => true,
             Operation::Add(_) | Operation::Put(_) => {
                 self.gone.contains_key(&change.uuid)
                     || self.known(shared, |names| names.orphans.contains(&change.uuid))

@@ -5,17 +5,21 @@
 //! earlier state is behind: what it lacks comes from the peers, and nothing of it is published.
 
 mod aside;
+mod killed;
+mod moves;
 
-use crate::heal::as_put;
+use crate::captured::Part;
+use crate::heal::{as_put, tombstone};
 use crate::host::{Failure, Generation, Opening, Standing, Stored};
 use crate::merging::Names;
 use crate::store::now;
 use aside::Aside;
+use killed::Left;
 use std::collections::HashSet;
 use std::path::Path;
 use tracing::{error, info, warn};
-use xmppsync_journal::{Journal, JournalError, Opened, Record, loading};
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, ServerId, Unseen, Vector};
+use xmppsync_journal::{Journal, JournalError, Opened, Record, loading, pending};
+use xmppsync_replica::{Change, Csn, EntryUuid, ServerId, Unseen, Vector};
 
 /// What the comparison led to.
 #[derive(Debug, Default)]
@@ -27,7 +31,7 @@ pub(crate) struct Found {
     /// The last change of this server that the journal knows: what it made later follows that.
     pub(crate) own_head: Option<Csn>,
     /// Changes of this server that nobody has heard of, in the order of their CSNs.
-    pub(crate) unpublished: Vec<Change>,
+    pub(crate) unpublished: Vec<Part>,
     /// The database cannot be told by its vector: the sets of entries have to be compared with a peer.
     pub(crate) compare: bool,
     /// An initial load was not finished.
@@ -65,7 +69,7 @@ pub(crate) fn open(
         Ok((mut journal, opened)) => {
             // A database that was put back is behind it.
             journal.head().iter().for_each(|csn| database.observe(csn));
-            match compare(&mut journal, &opened, loading, database, own) {
+            match compare(&mut journal, &opened, loading, database, own, pending::read(dir)) {
                 Ok(found) => return Ok((Some(journal), found)),
                 Err(OpeningError::Journal(problem)) => {
                     // What cannot be set aside now is when the next one is made.
@@ -99,13 +103,15 @@ fn without_journal(loading: bool, database: &mut dyn Opening, own: ServerId) -> 
     Ok(found)
 }
 
-/// `loading`: an initial load was begun and has not ended, whatever the journal says.
+/// `loading`: an initial load was begun and has not ended, whatever the journal says. `kept`: what clients changed, and the journal may
+/// lack.
 pub(crate) fn compare(
     journal: &mut Journal,
     opened: &Opened,
     loading: bool,
     database: &mut dyn Opening,
     own: ServerId,
+    kept: Vec<Part>,
 ) -> Result<Found, OpeningError> {
     let Standing { vector, guessed } = database.standing()?;
     let generation = database.generation();
@@ -135,7 +141,11 @@ pub(crate) fn compare(
                 journal.write(&[Record::Incomplete(false)])?;
             } else {
                 let tools = clean.as_ref().is_some_and(|clean| !clean.is_empty());
-                catch_up(journal, database, own, tools, differences, &mut found)?;
+                let left = match tools {
+                    true => Left::default(),
+                    false => Left::new(kept, own, journal.head(), &differences, journal)?,
+                };
+                catch_up(journal, database, (own, tools), differences, left, &mut found)?;
                 know_head(journal, own, &mut found)?;
                 unsure_of_own(journal, own, database_own)?;
             }
@@ -160,7 +170,7 @@ pub(crate) fn compare(
     if let Some(generation) = database.generation() {
         journal.write(&[Record::Generation(generation.encode())])?;
     }
-    let latest = found.unpublished.last().map(|change| change.csn);
+    let latest = found.unpublished.last().map(|(change, _)| change.csn);
     found.unseen = journal.unseen().clone();
     found.own_head = if latest.is_some() { journal.head().get(own) } else { found.vector.get(own) };
     Ok(found)
@@ -308,6 +318,13 @@ struct Newer {
     csn: Option<Csn>,
 }
 
+/// Such an entry, with the change of another server that it has.
+struct Noted {
+    dn: String,
+    uuid: EntryUuid,
+    csn: Csn,
+}
+
 /// What the database and the inventory do not have alike.
 #[derive(Default)]
 struct Differences {
@@ -352,9 +369,9 @@ fn judge(csn: Option<Csn>, own: ServerId, tools: bool, head: &Vector, vector: &V
 fn catch_up(
     journal: &mut Journal,
     database: &mut dyn Opening,
-    own: ServerId,
-    tools: bool,
+    (own, tools): (ServerId, bool),
     differences: Differences,
+    left: Left,
     found: &mut Found,
 ) -> Result<(), OpeningError> {
     let head = journal.head().clone();
@@ -363,40 +380,34 @@ fn catch_up(
     let mut records: Vec<Record> = missed.map(Record::Floor).collect();
     let names = Names::read(journal)?;
     records.extend(differences.aside.records(&names, database));
-    let newer = differences.newer.iter();
-    let newer = newer.filter_map(|Newer { dn, uuid, csn }| Some((*uuid, dn.as_str(), (*csn)?)));
-    records.extend(aside::unknown_moves(&names, newer, database));
     // Changes are sent in the order of their CSNs, and a name may have been used again: slapmodify gives an entry that it
     // changes a new entryUUID. So the deletes get theirs first.
-    for uuid in differences.gone {
-        let csn = database.new_csn()?;
-        found.unpublished.push(Change {
-            csn,
-            uuid,
-            parent: None,
-            operation: Operation::Delete { dn: String::new() },
-        });
+    for uuid in differences.gone.into_iter().filter(|uuid| !left.deletes(*uuid)) {
+        found.unpublished.push((tombstone(uuid, database.new_csn()?), None));
     }
-    let mut foreign = 0;
+    let (mut sent, mut noted) = (Vec::new(), Vec::new());
     for Newer { dn, uuid, csn } in differences.newer {
+        if left.explains(uuid, csn) {
+            continue;
+        }
         match judge(csn, own, tools, &head, &found.vector) {
-            Verdict::Send(csn) => found.unpublished.extend(state(database, Some(csn), uuid, &dn)?),
-            Verdict::SendAnew => found.unpublished.extend(state(database, None, uuid, &dn)?),
-            Verdict::Note(csn) => {
-                foreign += 1;
-                records.push(Record::Put { uuid, csn });
-            }
+            Verdict::Send(csn) => sent.extend(state(database, Some(csn), uuid, &dn)?),
+            Verdict::SendAnew => sent.extend(state(database, None, uuid, &dn)?),
+            Verdict::Note(csn) => noted.push(Noted { uuid, dn, csn }),
             Verdict::Compare(csn) => {
-                foreign += 1;
                 found.compare = true;
-                records.push(Record::Put { uuid, csn });
+                noted.push(Noted { uuid, dn, csn });
             }
         }
     }
     database.settle()?;
+    found.unpublished.extend(sent.into_iter().map(|state| (state, None)));
+    found.unpublished.extend(left.changes);
+    found.unpublished.sort_by_key(|(change, _)| change.csn);
+    records.extend(moves::unknown(journal, &names, found, &noted, own, database)?);
+    records.extend(noted.iter().map(|noted| Record::Put { uuid: noted.uuid, csn: noted.csn }));
     journal.write(&records)?;
-    found.unpublished.sort_by_key(|change| change.csn);
-    let (own_changes, others) = (found.unpublished.len(), foreign);
+    let (own_changes, others) = (found.unpublished.len(), noted.len());
     if own_changes + others > 0 {
         info!(
             "the database was changed without the journal (an unclean end, or offline tools): {own_changes} changes are \

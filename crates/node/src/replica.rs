@@ -109,9 +109,7 @@ impl Replica {
         let hub = Hub::enter(&config.group.room)?;
         let opened = Replica::open_journal(&config, &database, opening);
         let (shared, mut found) = opened.inspect_err(|_| hub.leave())?;
-        for change in std::mem::take(&mut found.unpublished) {
-            lock(&shared.captured).push(change);
-        }
+        std::mem::take(&mut found.unpublished).into_iter().for_each(|part| shared.handle_captured(part));
         let (commands, receiver) = mpsc::unbounded_channel();
         let driver =
             Driver::new(config, Arc::clone(&shared), Arc::clone(&database), hub.clone(), receiver, found);

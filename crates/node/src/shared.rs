@@ -119,6 +119,9 @@ impl Shared {
 impl Shared {
     /// A client's change was committed.
     pub(crate) fn handle_captured(&self, (change, old_parent): Part) {
+        if change.csn.server_id() == self.own {
+            self.store.keep(&change, old_parent);
+        }
         let Some(change) = lock(&self.captured).push(change) else { return };
         let may_matter = match &change.operation {
             Operation::ModifyDn { .. } => change.parent.is_some() || !lock(&self.names).is_tidy(),

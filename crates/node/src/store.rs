@@ -22,8 +22,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, oneshot};
 use tracing::{Span, warn};
 use xmpp_parsers::jid::BareJid;
+use xmppsync_journal::pending::Pending;
 use xmppsync_journal::{Journal, JournalError, Record, Retention, loading};
-use xmppsync_replica::{Csn, EntryUuid, Unseen, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Unseen, Vector};
 
 /// Names a write; later ones are larger.
 pub(crate) type Ticket = u64;
@@ -55,6 +56,8 @@ pub(crate) struct StoreConfig {
 /// A handle on the journal's thread. Every method returns at once, from any thread.
 pub(crate) struct Store {
     dir: PathBuf,
+    /// What clients have changed, until the journal has it.
+    pending: Arc<Option<Pending>>,
     jobs: Mutex<Option<Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     state: Arc<State>,
@@ -95,13 +98,25 @@ impl Store {
             wake,
         });
         let dir = config.dir.clone();
+        let pending = Pending::begin(&dir).inspect_err(|problem| tell_pending(problem));
+        let pending = Arc::new(pending.ok());
         let mut keeper =
             Keeper::new(journal, config, vector.clone(), Arc::clone(unseen), database, Arc::clone(&state));
+        keeper.pending = Arc::clone(&pending);
         let span = Span::current();
         let thread = std::thread::Builder::new()
             .name("xmppsync-log".to_owned())
             .spawn(move || span.in_scope(|| keeper.run(&queue)))?;
-        Ok(Store { dir, jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), state })
+        Ok(Store { dir, pending, jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), state })
+    }
+
+    /// Keeps a change of a client over the death of this process, until the journal has it.
+    pub(crate) fn keep(&self, change: &Change, old_parent: Option<EntryUuid>) {
+        if let Some(pending) = &*self.pending
+            && let Err(problem) = pending.push(change, old_parent)
+        {
+            tell_pending(&problem);
+        }
     }
 
     /// Hands records over to be written together.
@@ -226,6 +241,13 @@ impl State {
         self.written.fetch_max(ticket, Ordering::AcqRel);
         self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+fn tell_pending(problem: &std::io::Error) {
+    warn!(
+        "what clients change is not kept until the journal has it ({problem}): should slapd be killed, the next start sends the entries as \
+         they are, and what other servers changed in them at the same time may be lost"
+    );
 }
 
 fn found_bytes(entries: &[(EntryUuid, Csn)]) -> usize {

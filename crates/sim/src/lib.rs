@@ -15,8 +15,8 @@
 //! - Changes are forgotten by a rule that is stricter than the time that a journal keeps them (`Replica::stable`), and deletes
 //!   never. What tells of the values of an entry's name, and of several numbers that are incremented, is kept longer (`Model::forget`).
 //! - A server that was put back notices it, and its clock is not put back with it (`members`).
-//! - Of own changes that a crash takes from the journal only adds and modifies become states, and only if the entry's last change is among
-//!   them; the others are found whole (`mishaps`).
+//! - Of own changes that a crash takes from the journal deletes do not become what tells of them without their place, and the others become
+//!   states only if the entry's last change is among them; else they are found whole (`mishaps`).
 //! - Batches that are too large, the offline store, and what a database refuses are not there.
 #![forbid(unsafe_code)]
 

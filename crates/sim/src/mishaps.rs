@@ -42,7 +42,7 @@ impl World {
         let mut lost: BTreeMap<EntryUuid, Vec<Csn>> = BTreeMap::new();
         for change in &replica.unsynced {
             match change.operation {
-                Operation::Add(_) | Operation::Modify(_) => {
+                Operation::Add(_) | Operation::Modify(_) | Operation::ModifyDn { .. } => {
                     lost.entry(change.uuid).or_default().push(change.csn)
                 }
                 // Where an entry was before is in the journal only.

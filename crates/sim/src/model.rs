@@ -145,6 +145,7 @@ impl Model {
         if let Some(history) = self.history.get_mut(&state.uuid) {
             history.retain(|change| !changes.contains(&change.csn));
         }
+        self.moves.retain(|csn, _| !changes.contains(csn));
         if let Some(to) = state.parent {
             let made = Move { csn: state.csn, child: state.uuid, from: Some(to), to, made: true };
             self.moves.insert(state.csn, made);

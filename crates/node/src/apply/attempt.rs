@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use xmppsync_journal::Record;
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Vector, names};
 
 pub(super) enum Attempt {
     Committed(Box<Committed>),
@@ -204,7 +204,10 @@ impl Step<'_> {
 
     fn plainly(&mut self, incoming: &Incoming, change: &Arc<Change>, careful: bool) -> Outcome {
         let Step { shared, transaction, done, .. } = self;
-        if careful || done.scratch.needs_rules(shared, incoming) {
+        // Who has a name is told here, by those that are here.
+        let is_displaced = names::is_displaced(names::split(change.operation.dn()).0);
+        let is_state = matches!(change.operation, Operation::Put(_)) && !merging::is_glue(change);
+        if careful || (is_state && is_displaced) || done.scratch.needs_rules(shared, incoming) {
             return Outcome::Care;
         }
         match incoming {

@@ -6,7 +6,7 @@ use crate::merging::Names;
 use crate::store::now;
 use std::collections::HashMap;
 use xmppsync_journal::Record;
-use xmppsync_replica::{Csn, EntryUuid, Move, Place, names};
+use xmppsync_replica::{Csn, EntryUuid, Place, names};
 
 /// What a walk through the database has met of them.
 #[derive(Default)]
@@ -51,25 +51,8 @@ impl Aside {
     }
 }
 
-/// The moves without which those that the journal knows would put these entries back to where they were before: an entry is
-/// elsewhere than its last known move has put it, and nobody remembers which change did that. It counts as the last one.
-pub(super) fn unknown_moves<'a>(
-    known: &Names,
-    newer: impl Iterator<Item = (EntryUuid, &'a str, Csn)>,
-    database: &mut dyn Opening,
-) -> Vec<Record> {
-    let made = known.moves.values().filter(|made| made.made);
-    let last: HashMap<EntryUuid, EntryUuid> = made.map(|made| (made.child, made.to)).collect();
-    let unknown = newer.filter_map(|(child, dn, csn)| {
-        let from = *last.get(&child)?;
-        let to = place(dn, database)?.parent;
-        (to != from).then_some(Record::Move(Move { csn, child, from: Some(from), to, made: true }))
-    });
-    unknown.collect()
-}
-
 /// What the entry is meant to have. The suffix entry has none.
-fn place(dn: &str, database: &mut dyn Opening) -> Option<Place> {
+pub(super) fn place(dn: &str, database: &mut dyn Opening) -> Option<Place> {
     let parent = database.find(names::split(dn).1)?;
     Some(Place { parent, rdn: names::rdn(dn).into_owned() })
 }

@@ -1,6 +1,9 @@
 use super::*;
+use ldap3_proto::proto::{LdapModifyDNRequest, LdapModifyRequest};
 use std::collections::BTreeMap;
-use xmppsync_replica::ServerId;
+use std::sync::Arc;
+use xmppsync_journal::pending::Pending;
+use xmppsync_replica::{BootId, Move, Operation, ServerId};
 
 /// A database of entries without content.
 #[derive(Clone)]
@@ -126,7 +129,15 @@ impl Lab {
     /// And writes something down before that.
     fn open_with(&self, database: &mut Fake, clean: bool, records: &[Record]) -> Found {
         let (mut journal, opened) = Journal::open(self.0.path(), "dc=x").unwrap();
-        let found = compare(&mut journal, &opened, false, database, ServerId::new(OWN).unwrap()).unwrap();
+        let found = compare(
+            &mut journal,
+            &opened,
+            false,
+            database,
+            ServerId::new(OWN).unwrap(),
+            pending::read(self.0.path()),
+        )
+        .unwrap();
         journal.write(records).unwrap();
         if clean {
             journal.close(&database.generation.encode()).unwrap();
@@ -136,7 +147,7 @@ impl Lab {
 }
 
 fn sent(found: &Found) -> Vec<EntryUuid> {
-    found.unpublished.iter().map(|change| change.uuid).collect()
+    found.unpublished.iter().map(|(change, _)| change.uuid).collect()
 }
 
 #[test]
@@ -184,7 +195,7 @@ fn what_offline_tools_brought_is_sent_whatever_its_csn() {
         (uuid(7), None),
     ]);
     let mut found = lab.open(&mut database, true);
-    found.unpublished.sort_by_key(|change| change.uuid);
+    found.unpublished.sort_by_key(|(change, _)| change.uuid);
     assert_eq!(sent(&found), [uuid(4), uuid(5), uuid(6), uuid(7)]);
     // They did not get into the journal.
     assert_eq!(sent(&lab.open(&mut database, false)).len(), 0, "the last end was a clean one");
@@ -371,4 +382,63 @@ fn what_is_displaced_or_glue_is_known_from_the_entries_with_a_new_journal_and_af
     let found = lab.open(&mut mended, false);
     assert_eq!((sent(&found), found.compare), (vec![], false));
     assert_eq!(aside(&lab), (vec![], vec![], vec![uuid(1), uuid(2)]));
+}
+
+#[test]
+fn what_clients_changed_before_the_process_was_killed_is_sent_as_they_changed_it() {
+    let lab = Lab::new();
+    let mut database = three();
+    lab.open(&mut database, false);
+    let change = |second, number, operation: Operation| Change {
+        csn: csn(second, OWN),
+        uuid: uuid(number),
+        parent: Some(uuid(9)),
+        operation,
+    };
+    let modify = || Operation::Modify(LdapModifyRequest { dn: "cn=x,dc=x".to_owned(), changes: Vec::new() });
+    let delete = || Operation::Delete { dn: "cn=x,dc=x".to_owned() };
+    let kept = [
+        (change(105, 1, modify()), None),
+        (change(106, 1, modify()), None),
+        (change(107, 2, delete()), Some(uuid(9))),
+        (change(108, 3, modify()), None),
+    ];
+    // The last one was not on disk when the power went.
+    let lost = (change(110, 1, modify()), None);
+    let pending = Pending::begin(lab.0.path()).unwrap();
+    kept.iter().chain([&lost]).for_each(|(change, parent)| pending.push(change, *parent).unwrap());
+    database.entries[0].1 = Some(csn(106, OWN));
+    database.entries.remove(1);
+    // That change was not kept.
+    database.entries[1].1 = Some(csn(109, OWN));
+    database.vector.advance(csn(109, OWN));
+    let found = lab.open(&mut database, false);
+    assert_eq!(found.unpublished[..4], kept);
+    let csns: Vec<Csn> = found.unpublished.iter().map(|(change, _)| change.csn).collect();
+    assert_eq!(csns[4..], [csn(109, OWN)], "the third entry as it is");
+}
+
+#[test]
+fn moves_that_were_not_noted_are_known_from_the_changes() {
+    let lab = Lab::new();
+    let mut database = three();
+    let request = LdapModifyDNRequest {
+        dn: "cn=x,dc=x".to_owned(),
+        newrdn: "cn=x".to_owned(),
+        deleteoldrdn: false,
+        new_superior: Some("ou=y,dc=x".to_owned()),
+    };
+    let made = Change {
+        csn: csn(150, OWN),
+        uuid: uuid(4),
+        parent: Some(uuid(8)),
+        operation: Operation::ModifyDn { request, operational: Vec::new() },
+    };
+    let record = Record::Change { boot: BootId::new(1), seq: 1, change: Arc::new(made) };
+    lab.open_with(&mut database, false, &[record, Record::Head(csn(150, OWN))]);
+    lab.open(&mut database, false);
+    let (journal, _) = Journal::open(lab.0.path(), "dc=x").unwrap();
+    let moves = journal.moves().unwrap();
+    let known = Move { csn: csn(150, OWN), child: uuid(4), from: None, to: uuid(8), made: true };
+    assert_eq!(moves, [known], "the entry is not there any more");
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::BareJid;
+use xmppsync_journal::pending::{self, Pending};
 use xmppsync_journal::{Journal, JournalError, Record, loading};
 use xmppsync_replica::{Csn, EntryUuid, Unseen, Vector};
 
@@ -53,6 +54,8 @@ pub(super) struct Keeper {
     pause: Duration,
     whole_since: Instant,
     state: Arc<State>,
+    /// Files of changes that go when the journal has them.
+    pub(super) pending: Arc<Option<Pending>>,
 }
 
 impl Keeper {
@@ -82,6 +85,7 @@ impl Keeper {
             pause,
             whole_since: Instant::now(),
             state,
+            pending: Arc::new(None),
         }
     }
 
@@ -155,11 +159,11 @@ impl Keeper {
 
     fn close(&mut self, clean: &[u8]) {
         match std::mem::replace(&mut self.book, Book::None) {
-            Book::Whole(journal) => {
-                if let Err(problem) = journal.close(clean) {
-                    warn!("{problem}; the next start compares the journal with the database");
-                }
-            }
+            Book::Whole(journal) => match journal.close(clean) {
+                Ok(()) if !clean.is_empty() => drop(pending::discard(&self.config.dir)),
+                Ok(()) => {}
+                Err(problem) => warn!("{problem}; the next start compares the journal with the database"),
+            },
             // The next start makes another one.
             Book::Filling(journal) => drop(journal.discard()),
             Book::None => {}
@@ -184,6 +188,7 @@ impl Keeper {
         {
             self.failed(&problem);
         }
+        self.trim_pending();
         if matches!(self.book, Book::None) {
             let passed = records.iter().filter_map(|record| match record {
                 Record::Head(csn) | Record::Floor(csn) | Record::Reached(csn) => Some(*csn),
@@ -195,6 +200,18 @@ impl Keeper {
             && let Err(problem) = loading::forget(&self.config.dir)
         {
             warn!("that the load has ended cannot be noted ({problem}); the next start begins it anew");
+        }
+    }
+
+    /// Without a journal the files are of no use at the next start.
+    fn trim_pending(&mut self) {
+        let Some(pending) = &*self.pending else { return };
+        let trimmed = match self.book.journal() {
+            Some(journal) => pending.trim(journal.head()),
+            None => pending.trim(&self.passed),
+        };
+        if let Err(problem) = trimmed {
+            debug!("files of changes that the journal has stay: {problem}");
         }
     }
 

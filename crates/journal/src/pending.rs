@@ -1,0 +1,314 @@
+//! What clients have changed and the journal does not have yet, in files beside it. A change is written there in the client's thread,
+//! which waits for no disk: so it outlives a process that is killed, but not a machine that loses power. There the next start
+//! finds what was changed in the database itself, entry by entry.
+//!
+//! ```text
+//! file   = record*
+//! record = length:4 crc32:4 csn:17 old-parent change        length, and what is summed: from the CSN on
+//! ```
+//! `old-parent` is `0`, or `1` and an entryUUID; [`codec`] has the change. What does not read as a record is the torn end of its file.
+
+use crate::codec;
+use crate::key::{Packed, pack, unpack};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use xmppsync_replica::{BootId, Change, EntryUuid, Vector};
+
+const PREFIX: &str = "pending.";
+const HEAD: usize = 8;
+
+/// A file that is as large is followed by another one.
+const FILE_BYTES: u64 = 1024 * 1024;
+/// As long as the journal takes nothing, no more than this is written.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// One change; of a larger one the next start finds the entry as it is.
+const CHANGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A change of a client, and the parent that its entry had before, where that matters.
+pub type Captured = (Change, Option<EntryUuid>);
+
+/// The files, in use.
+#[derive(Debug)]
+pub struct Pending {
+    dir: PathBuf,
+    /// Where changes go. Held for one write.
+    current: Mutex<Current>,
+    /// Files that are full, or of a process before this one, each with its last change. The journal's thread has them.
+    full: Mutex<VecDeque<(PathBuf, Vector)>>,
+}
+
+#[derive(Debug)]
+struct Current {
+    number: u64,
+    file: Option<File>,
+    bytes: u64,
+    last: Vector,
+    record: Vec<u8>,
+}
+
+impl Pending {
+    /// Goes on after what was read ([`read`]), which stays until the journal has it.
+    ///
+    /// # Errors
+    /// What the system said. Nothing is written to any file then.
+    pub fn begin(dir: &Path) -> io::Result<Pending> {
+        let old = files(dir)?;
+        let number = old.last().map_or(0, |(number, _)| number + 1);
+        let full = old.into_iter().map(|(_, path)| {
+            let last = records(&path).into_values().map(|(change, _)| change.csn).collect();
+            (path, last)
+        });
+        let full = full.collect();
+        let current = Current {
+            number,
+            file: Some(create(dir, number)?),
+            bytes: 0,
+            last: Vector::default(),
+            record: Vec::new(),
+        };
+        Ok(Pending { dir: dir.to_owned(), current: Mutex::new(current), full: Mutex::new(full) })
+    }
+
+    /// Writes a change of a client that is in the database.
+    ///
+    /// # Errors
+    /// What the system said; nothing more is written before the next file is begun.
+    pub fn push(&self, change: &Change, old_parent: Option<EntryUuid>) -> io::Result<()> {
+        let mut current = lock(&self.current);
+        let Current { file: Some(file), bytes, last, record, .. } = &mut *current else { return Ok(()) };
+        if change.size() > CHANGE_BYTES_MAX || *bytes >= BYTES_MAX {
+            return Ok(());
+        }
+        encode(change, old_parent, record);
+        // In one piece: what is torn ends the file.
+        let written = file.write_all(record);
+        *bytes += record.len() as u64;
+        last.advance(change.csn);
+        if written.is_err() {
+            current.file = None;
+        }
+        written
+    }
+
+    /// Everything up to here is in the journal. Called by the one who writes the journal.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn trim(&self, head: &Vector) -> io::Result<()> {
+        let (number, is_full) = {
+            let current = lock(&self.current);
+            (current.number, current.bytes >= FILE_BYTES || current.file.is_none())
+        };
+        let mut full = lock(&self.full);
+        if is_full {
+            let next = create(&self.dir, number + 1)?;
+            let mut current = lock(&self.current);
+            let last = std::mem::take(&mut current.last);
+            (current.number, current.file, current.bytes) = (number + 1, Some(next), 0);
+            full.push_back((self.dir.join(name(number)), last));
+        }
+        while let Some((path, _)) = full.pop_front_if(|(_, last)| head.dominates(last)) {
+            remove(&path)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the files have, in the order of the CSNs. Of files that cannot be read, nothing.
+pub fn read(dir: &Path) -> Vec<Captured> {
+    let files = files(dir).unwrap_or_default();
+    let all: BTreeMap<Packed, Captured> = files.iter().flat_map(|(_, path)| records(path)).collect();
+    all.into_values().collect()
+}
+
+/// Removes the files.
+///
+/// # Errors
+/// What the system said.
+pub fn discard(dir: &Path) -> io::Result<()> {
+    files(dir)?.iter().try_for_each(|(_, path)| remove(path))
+}
+
+fn name(number: u64) -> String {
+    format!("{PREFIX}{number}")
+}
+
+fn create(dir: &Path, number: u64) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(dir.join(name(number)))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(problem) if problem.kind() != ErrorKind::NotFound => Err(problem),
+        _ => Ok(()),
+    }
+}
+
+/// With their numbers, in that order.
+fn files(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let listed = match fs::read_dir(dir) {
+        Err(problem) if problem.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    let mut files = Vec::new();
+    for file in listed {
+        let file = file?;
+        let number = file.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        files.extend(number.map(|number: u64| (number, file.path())));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn encode(change: &Change, old_parent: Option<EntryUuid>, record: &mut Vec<u8>) {
+    record.clear();
+    record.extend_from_slice(&[0; HEAD]);
+    record.extend_from_slice(&pack(change.csn));
+    record.push(u8::from(old_parent.is_some()));
+    if let Some(parent) = old_parent {
+        record.extend_from_slice(parent.as_bytes());
+    }
+    codec::encode(BootId::new(0), 0, change, record);
+    let length = u32::try_from(record.len() - HEAD).unwrap_or_default();
+    let sum = crc32fast::hash(&record[HEAD..]);
+    record[..4].copy_from_slice(&length.to_le_bytes());
+    record[4..HEAD].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn records(path: &Path) -> BTreeMap<Packed, Captured> {
+    let bytes = fs::read(path).unwrap_or_default();
+    decode(&bytes)
+}
+
+/// Takes any bytes: what follows something that is no record is not looked at.
+pub(crate) fn decode(mut bytes: &[u8]) -> BTreeMap<Packed, Captured> {
+    let mut found = BTreeMap::new();
+    while let Some((packed, captured, rest)) = decode_one(bytes) {
+        found.insert(packed, captured);
+        bytes = rest;
+    }
+    found
+}
+
+fn decode_one(bytes: &[u8]) -> Option<(Packed, Captured, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (sum, rest) = rest.split_first_chunk::<4>()?;
+    let (body, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
+        return None;
+    }
+    let (packed, body) = body.split_first_chunk::<17>()?;
+    let (old_parent, body) = match body.split_first()? {
+        (0, body) => (None, body),
+        (1, body) => {
+            let (uuid, body) = body.split_first_chunk::<16>()?;
+            (Some(EntryUuid::from_bytes(*uuid)), body)
+        }
+        _ => return None,
+    };
+    let change = codec::decode(unpack(packed).ok()?, body).ok()?.change;
+    Some((*packed, (change, old_parent), rest))
+}
+
+/// A panic elsewhere leaves whole records.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::*;
+    use proptest::prelude::*;
+    use xmppsync_replica::{Csn, Operation};
+
+    fn changes(count: u32) -> Vec<Change> {
+        (1..=count).map(|tick| modify(csn(tick.into(), 1))).collect()
+    }
+
+    fn csns(captured: &[Captured]) -> Vec<Csn> {
+        captured.iter().map(|(change, _)| change.csn).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_read_after_the_process_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let pending = Pending::begin(dir.path()).unwrap();
+        let changes = changes(3);
+        pending.push(&changes[0], None).unwrap();
+        pending.push(&changes[2], Some(uuid(9))).unwrap();
+        drop(pending);
+        // The next process is killed too.
+        let pending = Pending::begin(dir.path()).unwrap();
+        pending.push(&changes[1], None).unwrap();
+        pending.push(&changes[2], Some(uuid(9))).unwrap();
+        drop(pending);
+        let read = read(dir.path());
+        assert_eq!(read[0], (changes[0].clone(), None));
+        assert_eq!(read[1], (changes[1].clone(), None));
+        assert_eq!(read[2], (changes[2].clone(), Some(uuid(9))));
+        assert_eq!(read.len(), 3);
+    }
+
+    #[test]
+    fn a_torn_end_takes_nothing_else_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let pending = Pending::begin(dir.path()).unwrap();
+        let changes = changes(2);
+        changes.iter().for_each(|change| pending.push(change, None).unwrap());
+        let path = dir.path().join(name(0));
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(csns(&read(dir.path())), [changes[0].csn]);
+    }
+
+    #[test]
+    fn what_the_journal_has_goes_with_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let pending = Pending::begin(dir.path()).unwrap();
+        let changes = changes(2);
+        pending.push(&changes[0], None).unwrap();
+        drop(pending);
+        let pending = Pending::begin(dir.path()).unwrap();
+        pending.push(&changes[1], None).unwrap();
+        pending.trim(&Vector::default()).unwrap();
+        assert_eq!(csns(&read(dir.path())), [changes[0].csn, changes[1].csn]);
+        pending.trim(&[changes[0].csn].into_iter().collect()).unwrap();
+        assert_eq!(csns(&read(dir.path())), [changes[1].csn]);
+        discard(dir.path()).unwrap();
+        assert!(read(dir.path()).is_empty() && files(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_full_file_is_followed_by_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let pending = Pending::begin(dir.path()).unwrap();
+        let all = changes(60);
+        let dn = "x".repeat(FILE_BYTES as usize / 2);
+        let large = Change { operation: Operation::Delete { dn }, ..all[0].clone() };
+        for csn in all.iter().map(|change| change.csn) {
+            pending.push(&Change { csn, ..large.clone() }, None).unwrap();
+            // As the journal's thread does after every write.
+            pending.trim(&[csn].into_iter().collect()).unwrap();
+            assert!(files(dir.path()).unwrap().len() <= 2);
+        }
+        // Without a journal it is bounded.
+        for _ in 0..2 * BYTES_MAX / FILE_BYTES {
+            pending.push(&large, None).unwrap();
+        }
+        let bytes: u64 =
+            files(dir.path()).unwrap().iter().map(|(_, path)| fs::metadata(path).unwrap().len()).sum();
+        assert!(bytes < BYTES_MAX + 2 * FILE_BYTES, "{bytes}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            decode(&bytes);
+        }
+    }
+}
