@@ -7,7 +7,8 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use xmppsync_replica::{Csn, EntryUuid, Operation};
+use std::sync::Arc;
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation};
 
 impl World {
     /// A replica has come: it and those that it hears see each other's cards.
@@ -45,7 +46,7 @@ impl World {
                 Operation::Add(_) | Operation::Modify(_) | Operation::ModifyDn { .. } => {
                     lost.entry(change.uuid).or_default().push(change.csn)
                 }
-                // Where an entry was before is in the journal only.
+                // Where an entry was that is deleted is in the journal only.
                 _ => return,
             }
         }
@@ -55,7 +56,12 @@ impl World {
         let state = |(uuid, csns): (&EntryUuid, &Vec<Csn>)| {
             let state = replica.disk.model.state(*uuid)?;
             let is_glue = replica.disk.model.is_glue(*uuid);
-            (state.csn == *csns.last()? && !is_glue).then_some(state)
+            // Where it was before is needed to make earlier moves, see `Model::merge`; the overlay may have to guess.
+            let is_new =
+                |change: &Arc<Change>| change.uuid == *uuid && matches!(change.operation, Operation::Add(_));
+            let has_base = replica.disk.model.parent_without(*uuid, csns).is_some()
+                || replica.unsynced.iter().any(is_new);
+            (state.csn == *csns.last()? && !is_glue && has_base).then_some(state)
         };
         let Some(mut states) = lost.iter().map(state).collect::<Option<Vec<_>>>() else { return };
         for (csns, state) in lost.values().zip(&states) {

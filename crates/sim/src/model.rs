@@ -147,10 +147,22 @@ impl Model {
         }
         self.moves.retain(|csn, _| !changes.contains(csn));
         if let Some(to) = state.parent {
-            let made = Move { csn: state.csn, child: state.uuid, from: Some(to), to, made: true };
-            self.moves.insert(state.csn, made);
+            let (csn, child) = (state.csn, state.uuid);
+            let from = self.parent_without(child, changes).or(Some(to));
+            self.moves.insert(csn, Move { csn, child, from, to, made: true });
         }
         self.applied(state);
+    }
+
+    /// Where the entry was before these changes, as far as that is remembered.
+    pub fn parent_without(&self, uuid: EntryUuid, changes: &[Csn]) -> Option<EntryUuid> {
+        let is_other = |csn: &Csn| !changes.contains(csn);
+        let moves = self.moves.values().rev();
+        let moved = { moves }.find(|known| known.child == uuid && known.made && is_other(&known.csn));
+        let is_add =
+            |change: &&Arc<Change>| matches!(change.operation, Operation::Add(_)) && is_other(&change.csn);
+        let add = || self.history.get(&uuid)?.iter().find(is_add);
+        moved.map(|known| known.to).or_else(|| add()?.parent)
     }
 
     /// The latest change that was forgotten.

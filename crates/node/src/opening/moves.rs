@@ -77,7 +77,10 @@ pub(super) fn unknown(
     for (change, _) in &found.unpublished {
         if let (Operation::Put(_), Some(to)) = (&change.operation, change.parent) {
             let (csn, child) = (change.csn, change.uuid);
-            let from = log.before(child, csn).or(Some(to));
+            let from = match log.before(child, csn) {
+                None => added_below(journal, child)?.or(Some(to)),
+                before => before,
+            };
             log.note(Move { csn, child, from, to, made: true });
         }
     }
@@ -90,4 +93,11 @@ pub(super) fn unknown(
         }
     }
     Ok(log.new.into_iter().map(Record::Move).collect())
+}
+
+/// Where the entry was added, if the journal remembers.
+fn added_below(journal: &Journal, uuid: EntryUuid) -> Result<Option<EntryUuid>, OpeningError> {
+    let changes = journal.later(uuid, None, |_| false)?.into_iter().filter_map(|(_, change)| change);
+    let mut adds = changes.filter(|change| matches!(change.operation, Operation::Add(_)));
+    Ok(adds.next().and_then(|add| add.parent))
 }
