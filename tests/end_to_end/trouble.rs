@@ -310,6 +310,8 @@ fn a_stanza_limit_is_said_once_with_the_setting_that_raises_it() {
 
 /// A change that fits into no stanza of the XMPP server, and others beside it.
 pub(crate) fn stanza_limit(xmpp: XmppOptions) {
+    // prosody may reset the connection before its reason is read, the first time as well.
+    let lost_max = usize::from(xmpp.kind == XmppKind::Prosody);
     let xmpp = XmppOptions { max_stanza_size: 20_000, ..xmpp };
     let mut group = Group::prepare(GroupOptions { xmpp, ..options(2) }).unwrap();
     load_offline(&group);
@@ -325,7 +327,7 @@ pub(crate) fn stanza_limit(xmpp: XmppOptions) {
     wait_for("further attempts", PATIENCE, || count(&server.run_log(), "}: in room ") > 3).unwrap();
     let log = server.run_log();
     assert_eq!(count(&log, "refuses large stanzas"), 1, "{}", end_of(&log));
-    assert_eq!(count(&log, "is lost"), 0, "{}", end_of(&log));
+    assert!(count(&log, "is lost") <= lost_max, "{}", end_of(&log));
     assert_serves(&group.servers[0], "meanwhile");
 }
 

@@ -147,7 +147,11 @@ impl Core {
             room.line_down(&reason, cx);
             nodes.line_down(cx);
             cx.outlet.shared().set_connected(false);
-            cx.outlet.problem(problem.clone());
+            // A server that refuses a stanza may reset the connection before its reason is read: that was told.
+            let is_told = matches!(problem, Problem::ConnectionLost { .. }) && cx.outlet.is_open(&Kind::StanzaLimit);
+            if !is_told {
+                cx.outlet.problem(problem.clone());
+            }
         });
         // What the state machines wrote as a last word has nowhere to go.
         self.out.stanzas.clear();

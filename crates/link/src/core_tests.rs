@@ -606,3 +606,18 @@ fn a_slow_server_is_told_of_once_whatever_is_measured_later() {
     assert!(problem.to_string().contains("takes only 3000 bytes/s"), "{problem}");
     assert!(rig.next().is_none());
 }
+
+#[test]
+fn where_a_stanza_limit_was_told_a_lost_connection_is_no_news() {
+    let mut rig = Rig::joined();
+    let limit = Problem::StanzaLimit { domain: "example.org".into(), reason: "x".into() };
+    let reset = Problem::ConnectionLost { reason: "reset".into() };
+    let own = rig.core.own.clone();
+    rig.core.handle_down(limit, rig.now);
+    rig.core.handle_up(own, rig.now);
+    rig.core.handle_down(reset, rig.now);
+    let problems: Vec<Problem> = std::iter::from_fn(|| rig.next())
+        .filter_map(|event| if let Event::Problem(problem) = event { Some(problem) } else { None })
+        .collect();
+    assert!(matches!(problems[..], [Problem::StanzaLimit { .. }]), "{problems:?}");
+}
