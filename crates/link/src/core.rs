@@ -148,7 +148,8 @@ impl Core {
             nodes.line_down(cx);
             cx.outlet.shared().set_connected(false);
             // A server that refuses a stanza may reset the connection before its reason is read: that was told.
-            let is_told = matches!(problem, Problem::ConnectionLost { .. }) && cx.outlet.is_open(&Kind::StanzaLimit);
+            let is_told =
+                matches!(problem, Problem::ConnectionLost { .. }) && cx.outlet.is_open(&Kind::StanzaLimit);
             if !is_told {
                 cx.outlet.problem(problem.clone());
             }

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tracing::{debug, error, warn};
 use xmppsync_journal::{Journal, JournalError, Record, SetAside};
-use xmppsync_replica::{Change, Csn, Place};
+use xmppsync_replica::{Change, Csn, EntryUuid, Place};
 
 /// LDAP result "other".
 const OTHER: i32 = 80;
@@ -180,6 +180,16 @@ fn write_down(shared: &Shared, work: &[Incoming], committed: Committed) {
         work.iter().for_each(|incoming| incoming.advance(&mut vector));
     }
     lock(&shared.to_apply).release(&come);
+}
+
+/// These changes are in entries that are here as they are with a peer, which has them in its own.
+pub(crate) fn note_contained(shared: &Shared, contained: Vec<(Csn, EntryUuid)>) {
+    if !contained.is_empty() {
+        let mut ahead = Ahead::default();
+        contained.into_iter().for_each(|(csn, uuid)| ahead.insert(csn, uuid));
+        let records = note_ahead(shared, &ahead, BTreeSet::new());
+        shared.store.write(records);
+    }
 }
 
 /// What is in the database before its turn from now on, and what is not any more.

@@ -144,6 +144,8 @@ pub const COMPARISON_PAUSE: Duration = Duration::from_secs(3);
 pub const COMPARISON_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a check that came to nothing.
 pub const CHECK_RETRY: Duration = Duration::from_secs(60);
+/// Pause between comparisons with one server after the other, for as long as each finds something; shorter ones come before.
+pub const SPREAD_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// Pause after another server could not be given what one was given.
 pub const SPREAD_RETRY: Duration = Duration::from_secs(5);
 /// How old a snapshot may be and still be given to somebody new.

@@ -22,7 +22,7 @@ use tracing::{Span, info_span, warn};
 use xmpp_parsers::jid::BareJid;
 use xmppsync_journal::{Record, Retention};
 use xmppsync_link::{GroupConfig, SessionConfig};
-use xmppsync_replica::{BootId, Change, Csn, EntryUuid, ServerId, Vector};
+use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Seen, ServerId, Vector};
 use xmppsync_wire::Live;
 
 /// What a replica is told by its host.
@@ -143,7 +143,8 @@ impl Replica {
         let names = names.unwrap_or_else(|| found.names.clone());
         let waiting =
             journal.as_ref().map(apply::waiting).transpose().map_err(OpeningError::from)?.unwrap_or_default();
-        let ahead = journal.as_ref().map(|journal| Ahead::read(journal, &found.vector));
+        let seen = Seen { vector: found.vector.clone(), unseen: found.unseen.clone() };
+        let ahead = journal.as_ref().map(|journal| Ahead::read(journal, &seen));
         let ahead = ahead.transpose().map_err(OpeningError::from)?.unwrap_or_default();
         let (vector, unseen) = (found.vector.clone(), Arc::new(Mutex::new(found.unseen.clone())));
         let store = Store::start(journal, store, &vector, &unseen, Arc::clone(database), Arc::clone(&wake))?;

@@ -11,6 +11,7 @@ use crate::reads::Reads;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::to_apply::ToApply;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use xmppsync_journal::Record;
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) loading: Loading,
     pub(crate) offers: Offers,
     pub(crate) patience: Patience,
+    /// A peer gave this replica entries: others may have taken them here as they were before.
+    pub(crate) was_given: AtomicBool,
     /// The driver has something to look at.
     pub(crate) wake: Arc<Notify>,
 }
@@ -69,6 +72,7 @@ impl Shared {
             loading: Loading::default(),
             offers: Offers::default(),
             patience: Patience::default(),
+            was_given: AtomicBool::new(false),
             wake,
         }
     }

@@ -98,7 +98,7 @@ impl Store {
             wake,
         });
         let dir = config.dir.clone();
-        let pending = Pending::begin(&dir).inspect_err(|problem| tell_pending(problem));
+        let pending = Pending::begin(&dir).inspect_err(tell_pending);
         let pending = Arc::new(pending.ok());
         let mut keeper =
             Keeper::new(journal, config, vector.clone(), Arc::clone(unseen), database, Arc::clone(&state));

@@ -116,6 +116,13 @@ fn hides(one: &Side, from: &Side) -> bool {
         && !one.floor.iter().all(|until| from.seen.covers_all(until, &one.seen.unseen))
 }
 
+/// Whether one side's entry has a change in it, its last one, that this side does not remember and the other one's has not.
+fn hides_last((one, known): (&Side, &Known), (from, other): (&Side, &Known)) -> bool {
+    let last = known.entry.or(known.glue).map(|(csn, _)| csn);
+    let is_hidden = |csn| !known.changes.contains(&csn) && !from.has(other, csn);
+    !mutation::is(Mutation::FloorForgotten) && last.is_some_and(is_hidden) && !one.seen.unseen.is_empty()
+}
+
 /// What one side remembers of an entry and is not in it on the other side.
 fn lacking(remembered: &Known, at: &Side, known: &Known) -> Vec<Csn> {
     let waiting = remembered.waiting.iter().filter(|_| !mutation::is(Mutation::WaitingForgotten));
@@ -130,7 +137,8 @@ impl Sides {
         let then = self.judgement(own, theirs, &missing);
         let keeps = !matches!(then, Judgement::Take(_) | Judgement::Leave | Judgement::GiveTombstone(_));
         let differ = own.entry != theirs.entry || own.glue != theirs.glue;
-        let is_guess = differ && hides(&self.there, &self.here) && hides(&self.here, &self.there);
+        let (there_hides, here_hides) = self.hide(own, theirs);
+        let is_guess = differ && there_hides && here_hides;
         Verdict { apply: if keeps { missing } else { Vec::new() }, then, is_guess }
     }
 
@@ -203,7 +211,7 @@ impl Sides {
         (here, there): ((Csn, Fingerprint), (Csn, Fingerprint)),
     ) -> Judgement {
         let to_give = lacking(own, &self.there, theirs);
-        let (there_hides, here_hides) = (hides(&self.there, &self.here), hides(&self.here, &self.there));
+        let (there_hides, here_hides) = self.hide(own, theirs);
         // What should be here may or may not be; the other one has all of it.
         let is_unclear = missing.iter().any(|csn| self.here.seen.vector.covers(*csn));
         if is_unclear && !here_hides && (own.in_doubt || !theirs.in_doubt) {
@@ -223,6 +231,13 @@ impl Sides {
             true => Judgement::Take(to_give),
             false => Judgement::Give,
         }
+    }
+
+    /// Whether the other side, and this one, may have something in the entry that it does not remember, and the other one lacks.
+    fn hide(&self, own: &Known, theirs: &Known) -> (bool, bool) {
+        let (here, there) = ((&self.here, own), (&self.there, theirs));
+        let there_hides = hides(&self.there, &self.here) || hides_last(there, here);
+        (there_hides, hides(&self.here, &self.there) || hides_last(here, there))
     }
 
     /// Whether both have come as far.
@@ -315,6 +330,19 @@ mod tests {
         let verdict = judge(&here, &entry(1, &[a]), &there, &entry(2, &[a, b]));
         assert_eq!(verdict.apply, [b]);
         assert_eq!(judge(&there, &entry(2, &[a, b]), &here, &entry(1, &[a])), only(Judgement::Give));
+    }
+
+    #[test]
+    fn what_a_server_wrote_before_it_lost_its_journal_is_not_replaced_by_what_was_before_it() {
+        let (a, before, written) = (csn(1, 1), csn(2, 2), csn(3, 2));
+        let here = side(&[a, before], &[]);
+        let mut there = side(&[a, written], &[a, written]);
+        there.seen.unseen = Unseen::all(&there.seen.vector);
+        let own = entry(1, &[before]);
+        let theirs = Known { changes: BTreeSet::new(), ..entry(2, &[written]) };
+        assert_eq!(judge(&here, &own, &there, &theirs).then, Judgement::Take(vec![before]));
+        let back = judge(&there, &theirs, &here, &own);
+        assert_eq!((back.then, back.apply), (Judgement::Give, vec![before]));
     }
 
     #[test]

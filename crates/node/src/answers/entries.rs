@@ -6,6 +6,7 @@ use crate::heal::{self, HealError, Healed, Healer};
 use crate::limits;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom::Element;
 use xmppsync_replica::{Change, Csn, EntryUuid, Known, Operation, Side};
@@ -167,7 +168,13 @@ impl Answers {
             peer: from.clone(),
             catches_up: false,
         };
-        match healer.look_at(&offer.uuids, &mut Healed::default()).await {
+        let mut healed = Healed::default();
+        let looked = healer.look_at(&offer.uuids, &mut healed).await;
+        if healed.taken > 0 {
+            self.shared.was_given.store(true, Ordering::Relaxed);
+            self.shared.wake.notify_one();
+        }
+        match looked {
             Ok(offers) => {
                 let answer = Entries { deletes: offers.tombstones, ..Entries::default() };
                 written(&Payload::Entries(answer))

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use xmppsync_journal::Record;
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Vector, names};
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Seen, Vector, names};
 
 pub(super) enum Attempt {
     Committed(Box<Committed>),
@@ -64,13 +64,13 @@ impl Committed {
     }
 
     /// What was made of the entry before its turn and is not in the state that was taken is to come.
-    fn note_taken(&mut self, shared: &Shared, taking: &Taking, vector: &Vector) {
+    fn note_taken(&mut self, shared: &Shared, taking: &Taking, seen: &Seen) {
         let uuid = taking.state.uuid;
         let mut ahead: BTreeSet<Csn> = lock(&shared.to_apply).ahead.of(uuid).collect();
         ahead.extend(self.ahead.of(uuid));
         let is_lost = |csn: &Csn| !taking.there.has(&taking.theirs, *csn);
         ahead.into_iter().filter(is_lost).for_each(|csn| self.note_not_ahead(csn));
-        taking.ahead(vector).for_each(|csn| self.note_ahead(csn, uuid));
+        taking.ahead(seen).for_each(|csn| self.note_ahead(csn, uuid));
     }
 }
 
@@ -193,8 +193,9 @@ impl Step<'_> {
                 Ok(())
             }
             Incoming::Reached(reached) => {
-                let mut came: Vec<Csn> = lock(&shared.to_apply).ahead.reached(reached).collect();
-                came.extend(done.ahead.reached(reached));
+                let seen = Seen { vector: reached.clone(), unseen: lock(&shared.unseen).clone() };
+                let mut came: Vec<Csn> = lock(&shared.to_apply).ahead.reached(&seen).collect();
+                came.extend(done.ahead.reached(&seen));
                 came.into_iter().for_each(|csn| done.note_not_ahead(csn));
                 Ok(())
             }
@@ -260,12 +261,13 @@ impl Step<'_> {
 
     fn note_made(&mut self, incoming: &Incoming, change: &Change) {
         handle_deleted(self.shared, change);
+        let seen = || Seen { vector: self.vector.clone(), unseen: lock(&self.shared.unseen).clone() };
         match incoming {
             Incoming::Take(taking) => {
-                self.done.note_taken(self.shared, taking, self.vector);
+                self.done.note_taken(self.shared, taking, &seen());
                 self.done.taken.push(Arc::clone(taking));
             }
-            Incoming::Waited(change) if !self.vector.covers(change.csn) => {
+            Incoming::Waited(change) if !seen().covers(change.csn) => {
                 self.done.note_ahead(change.csn, change.uuid);
             }
             _ => {}

@@ -7,6 +7,7 @@ use crate::limits;
 use crate::shared::lock;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, error, warn};
@@ -22,7 +23,7 @@ pub(super) enum Why {
     CatchUp,
     /// The database cannot be told by its vector.
     Mend,
-    /// An earlier comparison gave a peer what the others lack as well.
+    /// An earlier comparison gave a peer what the others lack as well, or changed what others have taken here.
     Spread,
     /// Now and then.
     Check,
@@ -35,6 +36,7 @@ pub(super) struct Compared {
     pub(super) peer: FullJid,
     pub(super) server: ServerId,
     pub(super) why: Why,
+    begun: Instant,
     pub(super) outcome: Result<Healed, HealError>,
 }
 
@@ -48,10 +50,12 @@ pub(super) struct Comparing {
     mending: bool,
     /// That this replica has to compare was told, and it is not done.
     catching_up: bool,
-    /// Peers that have not been given what another one was; also those that are away.
+    /// Peers that have not been given what another one was, or that may have what was changed here since; also those that are away.
     spread: VecDeque<ServerId>,
     /// Before that none of them is asked again.
     spread_at: Instant,
+    /// Comparisons for that in a row that changed something here.
+    spread_rounds: u32,
     /// When to compare with a peer although nothing seems to be missing.
     pub(super) next_check: Option<Instant>,
     doubting: Doubting,
@@ -66,6 +70,7 @@ impl Comparing {
             catching_up: false,
             spread: VecDeque::new(),
             spread_at: Instant::now(),
+            spread_rounds: 0,
             next_check,
             doubting: Doubting::default(),
         }
@@ -91,6 +96,9 @@ impl Running<'_> {
             return due.filter(|_| !is_due);
         }
         self.comparing.doubting.look(&self.driver.shared, now);
+        if self.driver.shared.was_given.swap(false, Ordering::Relaxed) {
+            self.spread(self.incoming.known.servers().collect::<Vec<_>>());
+        }
         if let Some(peer) = self.next_to_spread(now) {
             self.compare(peer, Why::Spread, now);
         } else if self.comparing.doubting.is_due(now) && !self.incoming.inbox.is_behind() {
@@ -179,16 +187,17 @@ impl Running<'_> {
             peer: peer.clone(),
             catches_up: why == Why::CatchUp,
         };
+        let begun = Instant::now();
         let run = async move {
             let outcome = healer.run(only).await;
-            Compared { peer, server, why, outcome }
+            Compared { peer, server, why, begun, outcome }
         };
         self.comparing.running.spawn(run.in_current_span());
     }
 
     pub(super) fn handle_compared(&mut self, compared: Result<Compared, tokio::task::JoinError>) {
         let now = Instant::now();
-        let Ok(Compared { peer, server, why, outcome }) = compared else {
+        let Ok(Compared { peer, server, why, begun, outcome }) = compared else {
             error!("bug: a comparison ended before it was done");
             self.incoming.inbox.handle_reconcile_failure(now);
             return;
@@ -204,9 +213,17 @@ impl Running<'_> {
             if self.comparing.unsure && !is_whole {
                 self.comparing.next_check = Some(now + limits::CHECK_RETRY);
             }
-            if healed.given > 0 && matches!(why, Why::CatchUp | Why::Mend) {
+            // Who catches up becomes like the peer, which sees to it that the others do as well.
+            if healed.given > 0 || (healed.taken > 0 && why != Why::CatchUp) {
                 let others = self.incoming.known.servers().filter(|other| *other != server);
                 self.spread(others.collect::<Vec<_>>());
+            }
+            if why == Why::Spread {
+                let has_changed = healed.given + healed.taken > 0;
+                self.comparing.spread_rounds = if has_changed { self.comparing.spread_rounds + 1 } else { 0 };
+                // Others want the processors too, and what goes round for ever must not take much.
+                let pause = begun.elapsed() * 2_u32.saturating_pow(self.comparing.spread_rounds);
+                self.comparing.spread_at = now + pause.min(limits::SPREAD_PAUSE_MAX);
             }
         }
         match outcome {

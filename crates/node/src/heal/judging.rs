@@ -4,6 +4,7 @@ use super::fetching::Theirs;
 use super::knowledge::{Likeness, Looked, look};
 use super::offering::Offers;
 use super::{HealError, Healed, Healer, as_put, tombstone};
+use crate::apply;
 use crate::limits;
 use crate::merging::Taking;
 use crate::states::{self, Deleting};
@@ -19,6 +20,8 @@ use xmppsync_wire::limits::FETCH_CHANGES_MAX;
 struct Gathered {
     /// Changes that the peer remembers, to be made here.
     apply: BTreeSet<Csn>,
+    /// Those of them that are in an entry here, which is like the peer's.
+    contained: Vec<(Csn, EntryUuid)>,
     deletes: Vec<Deleting>,
     takes: Vec<Taking>,
     /// Of `takes`.
@@ -65,7 +68,9 @@ impl Healer {
     ) -> Result<Offers, HealError> {
         let (mut gathered, mut offers) = (Gathered::default(), Offers::default());
         let looked = self.judge_all(uuids, &mut gathered, &mut offers, healed).await;
-        let Gathered { apply, deletes, mut takes, mut later, certain, mut moves, guesses, .. } = gathered;
+        let Gathered { apply, contained, deletes, mut takes, mut later, certain, mut moves, guesses, .. } =
+            gathered;
+        apply::note_contained(&self.shared, contained);
         // Whatever is later has to be made again: so hardly anything is.
         moves.sort_by_key(|made| made.csn);
         if guesses > 0 {
@@ -258,7 +263,12 @@ fn carry_out(
 ) {
     let uuid = theirs.uuid;
     gathered.guesses += usize::from(verdict.is_guess);
-    gathered.apply.extend(verdict.apply);
+    let (contained, missing): (Vec<Csn>, Vec<Csn>) = verdict
+        .apply
+        .into_iter()
+        .partition(|csn| is_alike(&own.known, &theirs.known) && sides.here.seen.vector.covers(*csn));
+    gathered.apply.extend(missing);
+    gathered.contained.extend(contained.into_iter().map(|csn| (csn, uuid)));
     match verdict.then {
         Judgement::Take(again) => {
             if let Some(taking) = taking(theirs, own, &again) {
@@ -280,6 +290,14 @@ fn carry_out(
         Judgement::Same(true) if own.known.in_doubt => gathered.certain.push((uuid, own.known.entry)),
         Judgement::Same(_) | Judgement::Leave => {}
     }
+}
+
+/// Whether what counts as unseen here, and is in the entry there, is in this one as well: it was seen, or what came of it.
+fn is_alike(own: &Known, theirs: &Known) -> bool {
+    own.entry == theirs.entry
+        && own.glue == theirs.glue
+        && own.waiting.is_empty()
+        && (own.entry.is_some() || own.tombstone.is_some())
 }
 
 /// Whether the other one gets in its turn what it lacks.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tracing::debug;
 use xmppsync_journal::Record;
 use xmppsync_replica::merge::{self, Applied, Past, Tree};
-use xmppsync_replica::{Change, Csn, EntryUuid, Known, Move, Operation, Side, Vector};
+use xmppsync_replica::{Change, Csn, EntryUuid, Known, Move, Operation, Seen, Side, Vector};
 
 /// A state to be taken, as a comparison judged.
 #[derive(Clone, Debug)]
@@ -31,10 +31,10 @@ pub(crate) struct Taking {
 }
 
 impl Taking {
-    /// What comes in its turn, and is in the state already.
-    pub(crate) fn ahead(&self, applied: &Vector) -> impl Iterator<Item = Csn> {
+    /// What is in the state, and of what was seen here does not tell.
+    pub(crate) fn ahead(&self, seen: &Seen) -> impl Iterator<Item = Csn> {
         let Known { changes, tombstone, .. } = &self.theirs;
-        changes.iter().copied().filter(|csn| !applied.covers(*csn) && Some(*csn) != *tombstone)
+        changes.iter().copied().filter(|csn| !seen.covers(*csn) && Some(*csn) != *tombstone)
     }
 
     /// Of these changes of the entry those that are in the state.

@@ -5,7 +5,7 @@ use crate::to_apply::Ahead;
 use std::collections::BTreeMap;
 use xmppsync_journal::limits::SET_ASIDES_MAX;
 use xmppsync_journal::{Journal, Peer, Record, SetAside};
-use xmppsync_replica::{Csn, EntryUuid, Unseen, Vector};
+use xmppsync_replica::{Csn, EntryUuid, Seen, Unseen};
 
 /// Who the peers are, what was not seen, which changes could not be applied (an entry that was refused here must not look
 /// deleted) or are in the database before their turn, and what the rules for changes that meet know of names and moves.
@@ -30,7 +30,7 @@ impl Remembered {
         let unseen = Record::Unseen { unseen: journal.unseen().clone(), at: journal.unseen_at() };
         let state = [unseen, Record::PutBack(put_back)];
         remembered.names = Names::read(journal).unwrap_or_default();
-        remembered.ahead = Ahead::read(journal, &Vector::default()).unwrap_or_default();
+        remembered.ahead = Ahead::read(journal, &Seen::default()).unwrap_or_default();
         remembered.note(&peers.chain(set_asides).chain(state).collect::<Vec<_>>());
         remembered
     }

@@ -1,12 +1,12 @@
-//! What is in the database before its turn.
+//! What is in the database and the vector does not tell of.
 
 use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
 use xmppsync_journal::{Journal, JournalError, Record};
-use xmppsync_replica::{Csn, EntryUuid, Vector};
+use xmppsync_replica::{Csn, EntryUuid, Seen};
 
-/// Changes that come in their turn and are in the database already: in a state that was taken, or because their entry came late. They
-/// are not made once more.
+/// Changes that are in the database already, in a state that was taken or because their entry came late, and of which the vector does not
+/// tell: they come in their turn, or are among what counts as unseen. They are not made once more.
 #[derive(Default)]
 pub(crate) struct Ahead {
     entries: BTreeMap<Csn, EntryUuid>,
@@ -15,9 +15,9 @@ pub(crate) struct Ahead {
 
 impl Ahead {
     /// As they were left; of some the turn may have come in the database's last moment.
-    pub(crate) fn read(journal: &Journal, vector: &Vector) -> Result<Ahead, JournalError> {
+    pub(crate) fn read(journal: &Journal, seen: &Seen) -> Result<Ahead, JournalError> {
         let mut ahead = Ahead::default();
-        for (csn, uuid) in journal.ahead()?.into_iter().filter(|(csn, _)| !vector.covers(*csn)) {
+        for (csn, uuid) in journal.ahead()?.into_iter().filter(|(csn, _)| !seen.covers(*csn)) {
             ahead.insert(csn, uuid);
         }
         Ok(ahead)
@@ -48,8 +48,8 @@ impl Ahead {
     }
 
     /// Those that the vector tells of.
-    pub(crate) fn reached<'a>(&'a self, vector: &'a Vector) -> impl Iterator<Item = Csn> + 'a {
-        self.entries.keys().copied().filter(|csn| vector.covers(*csn))
+    pub(crate) fn reached<'a>(&'a self, seen: &'a Seen) -> impl Iterator<Item = Csn> + 'a {
+        self.entries.keys().copied().filter(|csn| seen.covers(*csn))
     }
 
     /// Of too many the earliest are forgotten: they are made once more, as any change that comes late.
@@ -97,7 +97,9 @@ mod tests {
         ahead.remove(csn(1));
         assert_eq!(ahead.of(uuid(2)).collect::<Vec<_>>(), [csn(3)]);
         assert!(!ahead.contains(csn(1)) && ahead.contains(csn(4)));
-        let vector = [csn(3)].into_iter().collect();
-        assert_eq!(ahead.reached(&vector).collect::<Vec<_>>(), [csn(2), csn(3)]);
+        let mut seen = Seen { vector: [csn(3)].into_iter().collect(), ..Seen::default() };
+        assert_eq!(ahead.reached(&seen).collect::<Vec<_>>(), [csn(2), csn(3)]);
+        seen.unseen.add_after(Some(csn(2)), csn(3));
+        assert_eq!(ahead.reached(&seen).collect::<Vec<_>>(), [csn(2)]);
     }
 }
