@@ -89,8 +89,9 @@ pub(crate) fn open(
 
 /// What the database alone tells. Nobody can compare with it, so nobody is made to.
 fn without_journal(loading: bool, database: &mut dyn Opening, own: ServerId) -> Result<Found, OpeningError> {
-    let Standing { vector, .. } = database.standing()?;
-    let mut unseen = Unseen::all(&vector);
+    let standing = database.standing()?;
+    let mut unseen = forgotten(&standing, own);
+    let vector = standing.vector;
     unseen.add_after(vector.get(own), database.new_csn()?);
     let mut found = Found { own_head: vector.get(own), vector, unseen, loading, ..Found::default() };
     if loading {
@@ -113,7 +114,9 @@ pub(crate) fn compare(
     own: ServerId,
     kept: Vec<Part>,
 ) -> Result<Found, OpeningError> {
-    let Standing { vector, guessed } = database.standing()?;
+    let standing = database.standing()?;
+    let forgotten = forgotten(&standing, own);
+    let Standing { vector, guessed } = standing;
     let generation = database.generation();
     let database_own = vector.get(own);
     let mut found = Found { vector, ..Found::default() };
@@ -151,7 +154,7 @@ pub(crate) fn compare(
             }
         }
         Opened::New => {
-            begin(journal, database, own, &mut found)?;
+            begin(journal, database, own, forgotten, &mut found)?;
             let entries = journal.inventory_len()?;
             if entries > 0 {
                 info!(
@@ -164,7 +167,7 @@ pub(crate) fn compare(
                 "the journal could not be used ({why}); it is set aside as {}, a new one is made from the database",
                 aside.display()
             );
-            begin(journal, database, own, &mut found)?;
+            begin(journal, database, own, forgotten, &mut found)?;
         }
     }
     if let Some(generation) = database.generation() {
@@ -194,23 +197,28 @@ fn unsure_of_own(journal: &mut Journal, own: ServerId, database: Option<Csn>) ->
     Ok(())
 }
 
-/// A journal that knows nothing yet: whoever lacks something of before has to compare. What was refused, or unseen, is
-/// forgotten with the one before: nothing that it lacks counts as seen.
+/// A journal that knows nothing yet: whoever lacks something of before has to compare.
 fn begin(
     journal: &mut Journal,
     database: &mut dyn Opening,
     own: ServerId,
+    unseen: Unseen,
     found: &mut Found,
 ) -> Result<(), OpeningError> {
     let floors = found.vector.iter().map(Record::Floor);
     let is_empty = found.vector.iter().next().is_none();
     take_inventory(journal, database, [Record::Incomplete(true)].into_iter().chain(floors).collect())?;
     if !is_empty || journal.inventory_len()? > 0 {
-        let unseen = Unseen::all(&found.vector);
         begin_span(journal, database, own, unseen, found)?;
     }
     journal.write(&[Record::Incomplete(false)])?;
     Ok(())
+}
+
+/// What counts as unseen without the journal, which knew what of others was refused. What this server made itself up to where its
+/// database stands was in there, and what of that it lacks was deleted.
+fn forgotten(Standing { vector, guessed }: &Standing, own: ServerId) -> Unseen {
+    Unseen::all(&vector.iter().filter(|csn| *guessed || csn.server_id() != own).collect())
 }
 
 /// What this server made before may be gone, and others may have it: between the last of it that is here and what it makes from

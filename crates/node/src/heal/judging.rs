@@ -11,7 +11,7 @@ use crate::states::{self, Deleting};
 use crate::to_apply::Incoming;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tracing::info;
+use tracing::{debug, info};
 use xmppsync_replica::{Change, Csn, EntryUuid, Judgement, Known, Move, Side, Sides, Verdict};
 use xmppsync_wire::limits::FETCH_CHANGES_MAX;
 
@@ -140,6 +140,12 @@ impl Healer {
                         again.push(theirs.uuid);
                     } else {
                         healed.coming += usize::from(is_coming);
+                        if !self.catches_up {
+                            debug!(
+                                "entry {}: {verdict:?}; here {:?}; there {:?}",
+                                theirs.uuid, own.known, theirs.known
+                            );
+                        }
                         carry_out(verdict, theirs, &own, &sides, gathered, offers, healed);
                     }
                 }
