@@ -98,6 +98,13 @@ impl Unseen {
         self.0.get(&csn.server_id()).is_some_and(|span| span.contains(csn))
     }
 
+    /// Without the spans from the beginning. Those say that something may have been refused, or left out: what is not there was not necessarily
+    /// deleted. They say nothing of what is there.
+    #[must_use]
+    pub fn parts(&self) -> Unseen {
+        self.iter().filter(|span| span.after.is_some()).collect()
+    }
+
     /// One span per server, by serverID.
     pub fn iter(&self) -> impl Iterator<Item = Span> + '_ {
         self.0.values().copied()

@@ -48,7 +48,23 @@ pub struct Side {
 impl Side {
     /// Whether the change is in the entry there, as far as that can be told.
     pub fn has(&self, known: &Known, csn: Csn) -> bool {
-        known.changes.contains(&csn) || (self.seen.covers(csn) && self.floor.covers(csn))
+        known.changes.contains(&csn) || (self.seen_of(known, csn) && self.floor.covers(csn))
+    }
+
+    /// Whether the change was seen, if it was one of this entry. What is not later than an entry that is there is in it, unless the
+    /// database was put back.
+    fn seen_of(&self, known: &Known, csn: Csn) -> bool {
+        let Seen { vector, unseen } = &self.seen;
+        let span = unseen.get(csn.server_id()).filter(|_| unseen.contains(csn));
+        let is_in = || known.last() >= Some(csn) && span.is_some_and(|span| span.after().is_none());
+        vector.covers(csn) && (span.is_none() || is_in())
+    }
+
+    /// What it has seen of the entries that it has, or of those that it lacks.
+    fn seen_with(&self, known: &Known) -> Seen {
+        let Seen { vector, unseen } = &self.seen;
+        let unseen = if known.last().is_some() { unseen.parts() } else { unseen.clone() };
+        Seen { vector: vector.clone(), unseen }
     }
 }
 
@@ -69,6 +85,13 @@ pub struct Known {
     pub refused: bool,
     /// It may have what should have lost, because changes came late of which it was not known which later ones there are.
     pub in_doubt: bool,
+}
+
+impl Known {
+    /// The last change of the entry that is there.
+    fn last(&self) -> Option<Csn> {
+        self.entry.or(self.glue).map(|(csn, _)| csn)
+    }
 }
 
 /// What is to be done.
@@ -110,17 +133,10 @@ pub struct Sides {
     pub reach: Vector,
 }
 
-/// Whether one side may have seen what it does not remember, and the other one has not seen.
-fn hides(one: &Side, from: &Side) -> bool {
-    !mutation::is(Mutation::FloorForgotten)
-        && !one.floor.iter().all(|until| from.seen.covers_all(until, &one.seen.unseen))
-}
-
-/// Whether one side's entry has a change in it, its last one, that this side does not remember and the other one's has not.
-fn hides_last((one, known): (&Side, &Known), (from, other): (&Side, &Known)) -> bool {
-    let last = known.entry.or(known.glue).map(|(csn, _)| csn);
-    let is_hidden = |csn| !known.changes.contains(&csn) && !from.has(other, csn);
-    !mutation::is(Mutation::FloorForgotten) && last.is_some_and(is_hidden) && !one.seen.unseen.is_empty()
+/// Whether one side may have seen of the entry what it does not remember, and the other one has not seen.
+fn hides((one, known): (&Side, &Known), (from, other): (&Side, &Known)) -> bool {
+    let (unseen, seen) = (one.seen_with(known).unseen, from.seen_with(other));
+    !mutation::is(Mutation::FloorForgotten) && !one.floor.iter().all(|until| seen.covers_all(until, &unseen))
 }
 
 /// What one side remembers of an entry and is not in it on the other side.
@@ -173,7 +189,8 @@ impl Sides {
         if { past }.any(|csn| !self.reach.covers(csn)) {
             return None;
         }
-        (theirs.glue.is_some() && hides(&self.there, &self.here)).then(|| lacking(own, &self.there, theirs))
+        let (there_hides, _) = self.hide(own, theirs);
+        (theirs.glue.is_some() && there_hides).then(|| lacking(own, &self.there, theirs))
     }
 
     /// Whether the other one's doubt about an entry becomes one here: it has seen more, and nothing of that comes any more but by this
@@ -236,8 +253,7 @@ impl Sides {
     /// Whether the other side, and this one, may have something in the entry that it does not remember, and the other one lacks.
     fn hide(&self, own: &Known, theirs: &Known) -> (bool, bool) {
         let (here, there) = ((&self.here, own), (&self.there, theirs));
-        let there_hides = hides(&self.there, &self.here) || hides_last(there, here);
-        (there_hides, hides(&self.here, &self.there) || hides_last(here, there))
+        (hides(there, here), hides(here, there))
     }
 
     /// Whether both have come as far.
@@ -340,9 +356,12 @@ mod tests {
         there.seen.unseen = Unseen::all(&there.seen.vector);
         let own = entry(1, &[before]);
         let theirs = Known { changes: BTreeSet::new(), ..entry(2, &[written]) };
-        assert_eq!(judge(&here, &own, &there, &theirs).then, Judgement::Take(vec![before]));
-        let back = judge(&there, &theirs, &here, &own);
-        assert_eq!((back.then, back.apply), (Judgement::Give, vec![before]));
+        assert_eq!(judge(&here, &own, &there, &theirs).then, Judgement::Take(Vec::new()));
+        assert_eq!(judge(&there, &theirs, &here, &own), only(Judgement::Give));
+        // What is later than its entry it has not.
+        let later = entry(3, &[before, csn(4, 1)]);
+        let here = side(&[csn(4, 1), before], &[]);
+        assert_eq!(judge(&here, &later, &there, &theirs).then, Judgement::Take(vec![csn(4, 1)]));
     }
 
     #[test]

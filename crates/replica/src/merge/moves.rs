@@ -114,7 +114,8 @@ pub(crate) fn work_out<T: Tree>(
 }
 
 /// Works out what it means that `child` was below `base` before the moves that are known, unless one of them tells of that place. Where
-/// the other one, at which it is below `base`, knows them all, it is there. `None`: something would be below itself.
+/// the other one, at which it is below `base`, knows all of its moves, it is there, unless a move of another entry that the other one does not
+/// know is in the way. `None`: something would be below itself.
 pub(crate) fn rebase<T: Tree>(
     tree: &mut T,
     child: EntryUuid,
@@ -125,14 +126,19 @@ pub(crate) fn rebase<T: Tree>(
     let is_before = |known: &Move| (past.is_forgotten)(known.csn);
     let is_told = |known: &Move| known.child == child && known.to == base && !is_before(known);
     let is_told = known.iter().any(is_told);
-    let is_all_known = known.iter().all(|known| (past.is_known)(known.csn) || is_before(known));
+    let is_known = |known: &&Move| (past.is_known)(known.csn) || is_before(known);
+    let is_all_known = known.iter().all(|known| is_known(&known));
+    let are_its_own = known.iter().filter(|known| known.child == child).all(|known| is_known(&known));
     let superseded = |known: &Move| !is_told && is_before(known);
     let moved = redo(tree, &known, (child, base), (!is_told, &superseded))?;
     match moved {
-        Some((moved, parent)) if parent == Some(base) || !is_all_known => Ok(Some(moved)),
-        _ if !is_all_known => Ok(None),
+        Some((moved, parent)) if parent == Some(base) || !are_its_own => Ok(Some(moved)),
+        None if !are_its_own => Ok(None),
         // What either side has forgotten was not the same.
-        _ => Ok(redo(tree, &known, (child, base), (true, &|_| true))?.map(|(moved, _)| moved)),
+        moved => {
+            let there = redo(tree, &known, (child, base), (true, &|_| true))?;
+            Ok(there.or(moved.filter(|_| !is_all_known)).map(|(moved, _)| moved))
+        }
     }
 }
 
