@@ -4,6 +4,7 @@
 //! up; nothing is there that nobody wrote. What nobody knows of a write without an answer is left open.
 
 mod fold;
+mod forgotten;
 mod losses;
 #[cfg(test)]
 mod tests;
@@ -54,7 +55,7 @@ pub(crate) fn found(dump: &Dump) -> Vec<(String, Found)> {
 
 /// What the history and the database do not agree on, a line each. `losses` is what servers say was lost to what.
 pub(crate) fn check(events: &[Event], found: &[(String, Found)], losses: &[Loss]) -> Vec<String> {
-    let mut told = fold::told(events);
+    let mut told = fold::told(&forgotten::excused(events));
     losses::excuse(&mut told, events, losses);
     let mut here = BTreeMap::<&str, Vec<&Found>>::new();
     for (mark, entry) in found {

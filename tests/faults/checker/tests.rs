@@ -30,10 +30,15 @@ impl Story {
         check(&self.events, &found, &losses(&self.log)).join("\n")
     }
 
-    fn killed(mut self, victim: usize) -> Self {
-        let what = What::Nemesis { text: format!("SlapdKilled begins, victim {victim}") };
+    fn killed(self, victim: usize) -> Self {
+        self.nemesis(&format!("SlapdKilled begins, victim {victim}"))
+    }
+
+    fn nemesis(mut self, text: &str) -> Self {
+        let what = What::Nemesis { text: text.to_owned() };
         let (client, server) = ("nemesis".to_owned(), String::new());
-        self.events.push(Event { milliseconds: 0, client, server, number: 0, what });
+        let milliseconds = self.events.len() as u64;
+        self.events.push(Event { milliseconds, client, server, number: 0, what });
         self
     }
 }
@@ -259,4 +264,36 @@ fn a_history_reads_as_it_was_written() {
         let line = serde_json::to_string(event).unwrap();
         assert_eq!(&serde_json::from_str::<Event>(&line).unwrap(), event, "{line}");
     }
+}
+
+#[test]
+fn what_met_in_a_journal_that_was_deleted_unheard_is_excused_and_nothing_else() {
+    let there = |number: i64| Found { number, ..entry("shared-1", "new") };
+    let story = |other: &str| {
+        let begun = shared()
+            .then(raise(2), ok("1"))
+            .then(add("a-1"), ok("2"))
+            .nemesis(&format!("{other} begins, victim 0"));
+        let deleted = begun
+            .nemesis("JournalDeleted begins, victim 1")
+            .then(raise(3), ok("3"))
+            .then(set("a-1", "x"), ok("4"));
+        let over =
+            deleted.nemesis("JournalDeleted ends, victim 1").nemesis(&format!("{other} ends, victim 0"));
+        over.then(raise(4), ok("5"))
+    };
+    let unheard = story("Loss");
+    let own = ("a-1", entry("a-1", "x"));
+    assert_eq!(unheard.judge(&[("shared-1", there(9)), own.clone()]), "");
+    assert_eq!(unheard.judge(&[("shared-1", there(6)), own.clone()]), "");
+    assert!(
+        unheard.judge(&[("shared-1", there(3)), own.clone()]).contains("the number is 3"),
+        "the last raise came after"
+    );
+    assert!(
+        unheard.judge(&[("shared-1", there(9)), ("a-1", entry("a-1", "new"))]).contains("a-1: is not as")
+    );
+    let begun = shared().then(raise(2), ok("1")).nemesis("JournalDeleted begins, victim 1");
+    let alone = begun.nemesis("JournalDeleted ends, victim 1").nemesis("Loss begins, victim 0");
+    assert!(alone.judge(&[("shared-1", there(0))]).contains("the number is 0"), "all had heard of it");
 }
