@@ -16,6 +16,7 @@ use xmppsync_lab::Dump;
 use crate::history::{Event, Operation, What};
 use fold::{Known, Told, entries};
 pub(crate) use fold::{PLACES, rdn};
+pub(crate) use forgotten::SETTLED;
 pub(crate) use losses::{Loss, losses};
 
 /// By these attributes a client's entry is found and judged.

@@ -134,6 +134,7 @@ impl Field {
             .unwrap_or_else(|different| self.fail(&format!("{when}: {different}")));
         let took = begin.elapsed();
         self.judge(when, &dump);
+        self.history.nemesis(checker::SETTLED);
         took
     }
 

@@ -48,12 +48,12 @@ pub struct Side {
 impl Side {
     /// Whether the change is in the entry there, as far as that can be told.
     pub fn has(&self, known: &Known, csn: Csn) -> bool {
-        known.changes.contains(&csn) || (self.seen_of(known, csn) && self.floor.covers(csn))
+        known.changes.contains(&csn) || (self.saw(known, csn) && self.floor.covers(csn))
     }
 
     /// Whether the change was seen, if it was one of this entry. What is not later than an entry that is there is in it, unless the
     /// database was put back.
-    fn seen_of(&self, known: &Known, csn: Csn) -> bool {
+    pub fn saw(&self, known: &Known, csn: Csn) -> bool {
         let Seen { vector, unseen } = &self.seen;
         let span = unseen.get(csn.server_id()).filter(|_| unseen.contains(csn));
         let is_in = || known.last() >= Some(csn) && span.is_some_and(|span| span.after().is_none());

@@ -9,16 +9,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::history::{Event, Operation, What};
 
 const JOURNAL: &str = "JournalDeleted";
+/// What the history says when all copies were found equal and right.
+pub(crate) const SETTLED: &str = "all are equal";
 
 /// Until when, in milliseconds, changes that met may be lost; 0 where all that was in a deleted journal had been heard.
+///
+/// What follows the fault is not safe before all are equal: an entry may still be replaced by another server's state.
 fn until(events: &[Event]) -> u64 {
-    let (mut active, mut until) = (Vec::<&str>::new(), 0);
-    let (mut is_unheard, mut is_starting) = (false, false);
+    let (mut active, mut until, mut is_unheard) = (Vec::<&str>::new(), 0, false);
     for event in events {
         let What::Nemesis { text } = &event.what else { continue };
-        // The end is told before the server is there again; what follows comes after that.
-        if std::mem::take(&mut is_starting) {
-            until = event.milliseconds;
+        if text == SETTLED {
+            until = if is_unheard { event.milliseconds } else { until };
+            is_unheard = false;
+            continue;
         }
         let Some((fault, rest)) = text.split_once(' ') else { continue };
         if rest.starts_with("begins") {
@@ -26,11 +30,9 @@ fn until(events: &[Event]) -> u64 {
             is_unheard |= active.len() > 1 && active.contains(&JOURNAL);
         } else if let Some(place) = active.iter().position(|other| *other == fault) {
             active.remove(place);
-            is_starting = fault == JOURNAL && is_unheard;
-            is_unheard &= fault != JOURNAL;
         }
     }
-    if is_unheard || is_starting { u64::MAX } else { until }
+    if is_unheard { u64::MAX } else { until }
 }
 
 /// What met until then may be there or not.

@@ -280,7 +280,7 @@ fn what_met_in_a_journal_that_was_deleted_unheard_is_excused_and_nothing_else() 
             .then(set("a-1", "x"), ok("4"));
         let over =
             deleted.nemesis("JournalDeleted ends, victim 1").nemesis(&format!("{other} ends, victim 0"));
-        over.then(raise(4), ok("5"))
+        over.nemesis(SETTLED).then(raise(4), ok("5"))
     };
     let unheard = story("Loss");
     let own = ("a-1", entry("a-1", "x"));

@@ -123,7 +123,7 @@ fn try_take(
     let mut again = tree.all_of(uuid)?;
     again.retain(|known| !there.has(theirs, known.csn));
     // What it has seen it remembers, unless it says otherwise.
-    let is_known = |csn: Csn| there.seen.covers(csn);
+    let is_known = |csn: Csn| there.saw(theirs, csn);
     let is_forgotten = |csn: Csn| is_known(csn) && there.floor.covers(csn) && !taking.moves.contains(&csn);
     let past = Past { is_forgotten: &is_forgotten, is_known: &is_known };
     let applied_state = match taking.is_glue() {
