@@ -4,9 +4,11 @@
 //!
 //! ```text
 //! file   = record*
-//! record = length:4 crc32:4 csn:17 old-parent change        length, and what is summed: from the CSN on
+//! record = length:4 crc32:4 csn:17 before old-parent change        length, and what is summed: from the CSN on
 //! ```
-//! `old-parent` is `0`, or `1` and an entryUUID; [`codec`] has the change. What does not read as a record is the torn end of its file.
+//! `before` is `0`, or `1` and the CSN of the change before it: where that was not written (too large, a full disk) what follows says nothing of how
+//! entries came to be what they are. `old-parent` is `0`, or `1` and an entryUUID; [`codec`] has the change. What does not read as a record is
+//! the torn end of its file.
 
 use crate::codec;
 use crate::key::{Packed, pack, unpack};
@@ -16,7 +18,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use xmppsync_replica::{BootId, Change, EntryUuid, Vector};
+use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Vector};
 
 const PREFIX: &str = "pending.";
 const HEAD: usize = 8;
@@ -28,8 +30,16 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// One change; of a larger one the next start finds the entry as it is.
 const CHANGE_BYTES_MAX: usize = 1024 * 1024;
 
-/// A change of a client, and the parent that its entry had before, where that matters.
-pub type Captured = (Change, Option<EntryUuid>);
+/// A change of a client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// The change.
+    pub change: Change,
+    /// The parent that its entry had before, where that matters.
+    pub old_parent: Option<EntryUuid>,
+    /// The change before it, which was kept too or not; none of the same process if there is none.
+    pub before: Option<Csn>,
+}
 
 /// The files, in use.
 #[derive(Debug)]
@@ -47,6 +57,8 @@ struct Current {
     file: Option<File>,
     bytes: u64,
     last: Vector,
+    /// The last change, whether or not it was written.
+    before: Option<Csn>,
     record: Vec<u8>,
 }
 
@@ -59,7 +71,7 @@ impl Pending {
         let old = files(dir)?;
         let number = old.last().map_or(0, |(number, _)| number + 1);
         let full = old.into_iter().map(|(_, path)| {
-            let last = records(&path).into_values().map(|(change, _)| change.csn).collect();
+            let last = records(&path).into_values().map(|kept| kept.change.csn).collect();
             (path, last)
         });
         let full = full.collect();
@@ -68,6 +80,7 @@ impl Pending {
             file: Some(create(dir, number)?),
             bytes: 0,
             last: Vector::default(),
+            before: None,
             record: Vec::new(),
         };
         Ok(Pending { dir: dir.to_owned(), current: Mutex::new(current), full: Mutex::new(full) })
@@ -79,11 +92,12 @@ impl Pending {
     /// What the system said; nothing more is written before the next file is begun.
     pub fn push(&self, change: &Change, old_parent: Option<EntryUuid>) -> io::Result<()> {
         let mut current = lock(&self.current);
+        let before = current.before.replace(change.csn);
         let Current { file: Some(file), bytes, last, record, .. } = &mut *current else { return Ok(()) };
         if change.size() > CHANGE_BYTES_MAX || *bytes >= BYTES_MAX {
             return Ok(());
         }
-        encode(change, old_parent, record);
+        encode(change, before, old_parent, record);
         // In one piece: what is torn ends the file.
         let written = file.write_all(record);
         *bytes += record.len() as u64;
@@ -104,6 +118,9 @@ impl Pending {
             (current.number, current.bytes >= FILE_BYTES || current.file.is_none())
         };
         let mut full = lock(&self.full);
+        let (gone, left): (VecDeque<_>, _) = full.drain(..).partition(|(_, last)| head.dominates(last));
+        *full = left;
+        gone.iter().try_for_each(|(path, _)| remove(path))?;
         if is_full {
             let next = create(&self.dir, number + 1)?;
             let mut current = lock(&self.current);
@@ -111,17 +128,14 @@ impl Pending {
             (current.number, current.file, current.bytes) = (number + 1, Some(next), 0);
             full.push_back((self.dir.join(name(number)), last));
         }
-        while let Some((path, _)) = full.pop_front_if(|(_, last)| head.dominates(last)) {
-            remove(&path)?;
-        }
         Ok(())
     }
 }
 
 /// What the files have, in the order of the CSNs. Of files that cannot be read, nothing.
-pub fn read(dir: &Path) -> Vec<Captured> {
+pub fn read(dir: &Path) -> Vec<Kept> {
     let files = files(dir).unwrap_or_default();
-    let all: BTreeMap<Packed, Captured> = files.iter().flat_map(|(_, path)| records(path)).collect();
+    let all: BTreeMap<Packed, Kept> = files.iter().flat_map(|(_, path)| records(path)).collect();
     all.into_values().collect()
 }
 
@@ -157,17 +171,22 @@ fn files(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
     for file in listed {
         let file = file?;
-        let number = file.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-        files.extend(number.map(|number: u64| (number, file.path())));
+        let number =
+            file.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        files.extend(number.map(|number| (u64::from(number), file.path())));
     }
     files.sort();
     Ok(files)
 }
 
-fn encode(change: &Change, old_parent: Option<EntryUuid>, record: &mut Vec<u8>) {
+fn encode(change: &Change, before: Option<Csn>, old_parent: Option<EntryUuid>, record: &mut Vec<u8>) {
     record.clear();
     record.extend_from_slice(&[0; HEAD]);
     record.extend_from_slice(&pack(change.csn));
+    record.push(u8::from(before.is_some()));
+    if let Some(before) = before {
+        record.extend_from_slice(&pack(before));
+    }
     record.push(u8::from(old_parent.is_some()));
     if let Some(parent) = old_parent {
         record.extend_from_slice(parent.as_bytes());
@@ -179,13 +198,13 @@ fn encode(change: &Change, old_parent: Option<EntryUuid>, record: &mut Vec<u8>) 
     record[4..HEAD].copy_from_slice(&sum.to_le_bytes());
 }
 
-fn records(path: &Path) -> BTreeMap<Packed, Captured> {
+fn records(path: &Path) -> BTreeMap<Packed, Kept> {
     let bytes = fs::read(path).unwrap_or_default();
     decode(&bytes)
 }
 
 /// Takes any bytes: what follows something that is no record is not looked at.
-pub(crate) fn decode(mut bytes: &[u8]) -> BTreeMap<Packed, Captured> {
+pub(crate) fn decode(mut bytes: &[u8]) -> BTreeMap<Packed, Kept> {
     let mut found = BTreeMap::new();
     while let Some((packed, captured, rest)) = decode_one(bytes) {
         found.insert(packed, captured);
@@ -194,7 +213,7 @@ pub(crate) fn decode(mut bytes: &[u8]) -> BTreeMap<Packed, Captured> {
     found
 }
 
-fn decode_one(bytes: &[u8]) -> Option<(Packed, Captured, &[u8])> {
+fn decode_one(bytes: &[u8]) -> Option<(Packed, Kept, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<4>()?;
     let (body, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
@@ -202,16 +221,20 @@ fn decode_one(bytes: &[u8]) -> Option<(Packed, Captured, &[u8])> {
         return None;
     }
     let (packed, body) = body.split_first_chunk::<17>()?;
-    let (old_parent, body) = match body.split_first()? {
-        (0, body) => (None, body),
-        (1, body) => {
-            let (uuid, body) = body.split_first_chunk::<16>()?;
-            (Some(EntryUuid::from_bytes(*uuid)), body)
-        }
-        _ => return None,
-    };
+    let (before, body) = optional::<17>(body)?;
+    let before = before.map(unpack).transpose().ok()?;
+    let (old_parent, body) = optional::<16>(body)?;
+    let old_parent = old_parent.map(|uuid| EntryUuid::from_bytes(*uuid));
     let change = codec::decode(unpack(packed).ok()?, body).ok()?.change;
-    Some((*packed, (change, old_parent), rest))
+    Some((*packed, Kept { change, old_parent, before }, rest))
+}
+
+fn optional<const N: usize>(bytes: &[u8]) -> Option<(Option<&[u8; N]>, &[u8])> {
+    match bytes.split_first()? {
+        (0, rest) => Some((None, rest)),
+        (1, rest) => rest.split_first_chunk::<N>().map(|(value, rest)| (Some(value), rest)),
+        _ => None,
+    }
 }
 
 /// A panic elsewhere leaves whole records.
@@ -224,14 +247,14 @@ mod tests {
     use super::*;
     use crate::testing::*;
     use proptest::prelude::*;
-    use xmppsync_replica::{Csn, Operation};
+    use xmppsync_replica::Operation;
 
     fn changes(count: u32) -> Vec<Change> {
         (1..=count).map(|tick| modify(csn(tick.into(), 1))).collect()
     }
 
-    fn csns(captured: &[Captured]) -> Vec<Csn> {
-        captured.iter().map(|(change, _)| change.csn).collect()
+    fn csns(kept: &[Kept]) -> Vec<Csn> {
+        kept.iter().map(|kept| kept.change.csn).collect()
     }
 
     #[test]
@@ -248,10 +271,12 @@ mod tests {
         pending.push(&changes[2], Some(uuid(9))).unwrap();
         drop(pending);
         let read = read(dir.path());
-        assert_eq!(read[0], (changes[0].clone(), None));
-        assert_eq!(read[1], (changes[1].clone(), None));
-        assert_eq!(read[2], (changes[2].clone(), Some(uuid(9))));
-        assert_eq!(read.len(), 3);
+        let kept = |at: usize, old_parent, before: Option<usize>| Kept {
+            change: changes[at].clone(),
+            old_parent,
+            before: before.map(|before| changes[before].csn),
+        };
+        assert_eq!(read, [kept(0, None, None), kept(1, None, None), kept(2, Some(uuid(9)), Some(1))]);
     }
 
     #[test]

@@ -18,7 +18,8 @@ use killed::Left;
 use std::collections::HashSet;
 use std::path::Path;
 use tracing::{error, info, warn};
-use xmppsync_journal::{Journal, JournalError, Opened, Record, loading, pending};
+use xmppsync_journal::pending::{self, Kept};
+use xmppsync_journal::{Journal, JournalError, Opened, Record, loading};
 use xmppsync_replica::{Change, Csn, EntryUuid, ServerId, Unseen, Vector};
 
 /// What the comparison led to.
@@ -69,8 +70,17 @@ pub(crate) fn open(
         Ok((mut journal, opened)) => {
             // A database that was put back is behind it.
             journal.head().iter().for_each(|csn| database.observe(csn));
-            match compare(&mut journal, &opened, loading, database, own, pending::read(dir)) {
-                Ok(found) => return Ok((Some(journal), found)),
+            let kept = pending::read(dir);
+            // A delete leaves no entryCSN behind.
+            kept.iter().for_each(|kept| database.observe(kept.change.csn));
+            match compare(&mut journal, &opened, loading, database, own, kept) {
+                Ok(found) => {
+                    if found.loading {
+                        // It begins anew, and what clients change meanwhile is no news.
+                        drop(pending::discard(dir));
+                    }
+                    return Ok((Some(journal), found));
+                }
                 Err(OpeningError::Journal(problem)) => {
                     // What cannot be set aside now is when the next one is made.
                     drop(journal.set_aside());
@@ -112,7 +122,7 @@ pub(crate) fn compare(
     loading: bool,
     database: &mut dyn Opening,
     own: ServerId,
-    kept: Vec<Part>,
+    kept: Vec<Kept>,
 ) -> Result<Found, OpeningError> {
     let standing = database.standing()?;
     let forgotten = forgotten(&standing, own);

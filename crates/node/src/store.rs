@@ -58,6 +58,8 @@ pub(crate) struct Store {
     dir: PathBuf,
     /// What clients have changed, until the journal has it.
     pending: Arc<Option<Pending>>,
+    /// That it cannot be kept was told.
+    told: AtomicBool,
     jobs: Mutex<Option<Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     state: Arc<State>,
@@ -107,13 +109,22 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("xmppsync-log".to_owned())
             .spawn(move || span.in_scope(|| keeper.run(&queue)))?;
-        Ok(Store { dir, pending, jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), state })
+        let told = AtomicBool::new(pending.is_none());
+        Ok(Store {
+            dir,
+            pending,
+            told,
+            jobs: Mutex::new(Some(jobs)),
+            thread: Mutex::new(Some(thread)),
+            state,
+        })
     }
 
     /// Keeps a change of a client over the death of this process, until the journal has it.
     pub(crate) fn keep(&self, change: &Change, old_parent: Option<EntryUuid>) {
         if let Some(pending) = &*self.pending
             && let Err(problem) = pending.push(change, old_parent)
+            && !self.told.swap(true, Ordering::Relaxed)
         {
             tell_pending(&problem);
         }

@@ -56,14 +56,16 @@ impl Side {
     pub fn saw(&self, known: &Known, csn: Csn) -> bool {
         let Seen { vector, unseen } = &self.seen;
         let span = unseen.get(csn.server_id()).filter(|_| unseen.contains(csn));
-        let is_in = || known.last() >= Some(csn) && span.is_some_and(|span| span.after().is_none());
+        let is_in =
+            || !known.refused && known.last() >= Some(csn) && span.is_some_and(|span| span.after().is_none());
         vector.covers(csn) && (span.is_none() || is_in())
     }
 
     /// What it has seen of the entries that it has, or of those that it lacks.
     fn seen_with(&self, known: &Known) -> Seen {
         let Seen { vector, unseen } = &self.seen;
-        let unseen = if known.last().is_some() { unseen.parts() } else { unseen.clone() };
+        let is_whole = known.last().is_some() && !known.refused;
+        let unseen = if is_whole { unseen.parts() } else { unseen.clone() };
         Seen { vector: vector.clone(), unseen }
     }
 }

@@ -220,7 +220,11 @@ impl Running<'_> {
             }
             if why == Why::Spread {
                 let has_changed = healed.given + healed.taken > 0;
-                self.comparing.spread_rounds = if has_changed { self.comparing.spread_rounds + 1 } else { 0 };
+                if has_changed {
+                    self.comparing.spread_rounds += 1;
+                } else if self.comparing.spread.is_empty() {
+                    self.comparing.spread_rounds = 0;
+                }
                 // Others want the processors too, and what goes round for ever must not take much.
                 let pause = begun.elapsed() * 2_u32.saturating_pow(self.comparing.spread_rounds);
                 self.comparing.spread_at = now + pause.min(limits::SPREAD_PAUSE_MAX);

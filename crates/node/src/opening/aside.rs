@@ -27,6 +27,10 @@ impl Aside {
         }
     }
 
+    pub(super) fn is_glue(&self, uuid: EntryUuid) -> bool {
+        self.glue.contains_key(&uuid)
+    }
+
     /// What makes a journal that knows of `known` know of these. Glue is deleted, so it is none of the inventory's.
     pub(super) fn records(self, known: &Names, database: &mut dyn Opening) -> Vec<Record> {
         let mut records = Vec::new();

@@ -3,6 +3,7 @@
 use super::Differences;
 use crate::captured::Part;
 use std::collections::{HashMap, HashSet};
+use xmppsync_journal::pending::Kept;
 use xmppsync_journal::{Journal, JournalError};
 use xmppsync_replica::{Csn, EntryUuid, Operation, ServerId, Vector};
 
@@ -16,16 +17,21 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// `read`: what was kept. After a power cut the database may lack some of it that it had not on disk.
+    /// `read`: what was kept. After a power cut the database may lack some of it that it had not on disk. What comes after a change that was not
+    /// kept is left out: an entry that is as the last kept change of it left it may have got that one before.
     pub(super) fn new(
-        read: Vec<Part>,
+        read: Vec<Kept>,
         own: ServerId,
         head: &Vector,
         differences: &Differences,
         journal: &Journal,
     ) -> Result<Left, JournalError> {
-        let is_news = |(change, _): &Part| change.csn.server_id() == own && !head.covers(change.csn);
-        let read: Vec<Part> = read.into_iter().filter(is_news).collect();
+        let all: HashSet<Csn> = read.iter().map(|kept| kept.change.csn).collect();
+        let is_news = |kept: &Kept| kept.change.csn.server_id() == own && !head.covers(kept.change.csn);
+        let follows =
+            |kept: &Kept| kept.before.is_none_or(|before| head.covers(before) || all.contains(&before));
+        let news = read.into_iter().filter(is_news).take_while(follows);
+        let read: Vec<Part> = news.map(|kept| (kept.change, kept.old_parent)).collect();
         let mut left = Left::default();
         if read.is_empty() {
             return Ok(left);
@@ -40,7 +46,7 @@ impl Left {
             let (uuid, csn) = (part.0.uuid, part.0.csn);
             let here = match newer.get(&uuid) {
                 Some(csn) => *csn,
-                None if gone.contains(&uuid) => None,
+                None if gone.contains(&uuid) || differences.aside.is_glue(uuid) => None,
                 None => journal.inventory_get(uuid)?,
             };
             let is_there = match (&part.0.operation, here) {

@@ -31,6 +31,19 @@ impl Log {
         moves.iter().rev().find(|known| known.csn < csn).map(|known| known.to)
     }
 
+    /// The same, or where it was added.
+    fn before_or_added(
+        &self,
+        journal: &Journal,
+        child: EntryUuid,
+        csn: Csn,
+    ) -> Result<Option<EntryUuid>, OpeningError> {
+        match self.before(child, csn) {
+            None => added_below(journal, child),
+            before => Ok(before),
+        }
+    }
+
     /// From where the next move after that took it.
     fn after(&self, child: EntryUuid, csn: Csn) -> Option<EntryUuid> {
         self.made.get(&child)?.iter().find(|known| known.csn > csn)?.from
@@ -62,25 +75,25 @@ pub(super) fn unknown(
 ) -> Result<Vec<Record>, OpeningError> {
     let mut log = Log::new(names);
     let waiting: BTreeSet<Csn> = journal.set_asides()?.into_iter().map(|set_aside| set_aside.csn).collect();
-    for (csn, child, to) in journal.unnoted_moves()? {
+    let unnoted = journal.unnoted_moves()?;
+    for (at, &(csn, child, to)) in unnoted.iter().enumerate() {
         let is_here = csn.server_id() == own || found.vector.covers(csn);
         if !is_here || waiting.contains(&csn) {
             continue;
         }
+        let is_last = !unnoted[at + 1..].iter().any(|(_, other, _)| *other == child);
         let now = match log.after(child, csn) {
-            None => database.read_entry(&child)?.map_or(Some(to), |entry| entry.parent),
+            None if is_last => database.read_entry(&child)?.map_or(Some(to), |entry| entry.parent),
+            None => Some(to),
             after => after,
         };
-        let from = log.before(child, csn);
+        let from = log.before_or_added(journal, child, csn)?;
         log.note(Move { csn, child, from, to, made: now == Some(to) });
     }
     for (change, _) in &found.unpublished {
         if let (Operation::Put(_), Some(to)) = (&change.operation, change.parent) {
             let (csn, child) = (change.csn, change.uuid);
-            let from = match log.before(child, csn) {
-                None => added_below(journal, child)?.or(Some(to)),
-                before => before,
-            };
+            let from = log.before_or_added(journal, child, csn)?.or(Some(to));
             log.note(Move { csn, child, from, to, made: true });
         }
     }

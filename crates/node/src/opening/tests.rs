@@ -420,6 +420,29 @@ fn what_clients_changed_before_the_process_was_killed_is_sent_as_they_changed_it
 }
 
 #[test]
+fn what_follows_a_change_that_was_not_kept_is_sent_as_the_entries_are() {
+    let lab = Lab::new();
+    let mut database = three();
+    lab.open(&mut database, false);
+    let modify = |second, number| {
+        let dn = "x".repeat(if second == 106 { 2 << 20 } else { 1 });
+        let operation = Operation::Modify(LdapModifyRequest { dn, changes: Vec::new() });
+        Change { csn: csn(second, OWN), uuid: uuid(number), parent: None, operation }
+    };
+    let pending = Pending::begin(lab.0.path()).unwrap();
+    for change in [modify(105, 1), modify(106, 2), modify(107, 2)] {
+        pending.push(&change, None).unwrap();
+    }
+    (database.entries[0].1, database.entries[1].1) = (Some(csn(105, OWN)), Some(csn(107, OWN)));
+    database.vector.advance(csn(107, OWN));
+    let found = lab.open(&mut database, false);
+    let is_modify = |change: &Change| matches!(change.operation, Operation::Modify(_));
+    let sent: Vec<(Csn, bool)> =
+        found.unpublished.iter().map(|(change, _)| (change.csn, is_modify(change))).collect();
+    assert_eq!(sent, [(csn(105, OWN), true), (csn(107, OWN), false)]);
+}
+
+#[test]
 fn moves_that_were_not_noted_are_known_from_the_changes() {
     let lab = Lab::new();
     let mut database = three();

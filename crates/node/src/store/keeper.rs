@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::BareJid;
-use xmppsync_journal::pending::{self, Pending};
+use xmppsync_journal::pending::Pending;
 use xmppsync_journal::{Journal, JournalError, Record, loading};
 use xmppsync_replica::{Csn, EntryUuid, Unseen, Vector};
 
@@ -160,7 +160,6 @@ impl Keeper {
     fn close(&mut self, clean: &[u8]) {
         match std::mem::replace(&mut self.book, Book::None) {
             Book::Whole(journal) => match journal.close(clean) {
-                Ok(()) if !clean.is_empty() => drop(pending::discard(&self.config.dir)),
                 Ok(()) => {}
                 Err(problem) => warn!("{problem}; the next start compares the journal with the database"),
             },
