@@ -13,10 +13,10 @@ use crate::host::Database;
 use crate::limits;
 use crate::shared::lock;
 use keeper::Keeper;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, oneshot};
@@ -57,7 +57,7 @@ pub(crate) struct StoreConfig {
 pub(crate) struct Store {
     dir: PathBuf,
     /// What clients have changed, until the journal has it.
-    pending: Arc<Option<Pending>>,
+    pending: Arc<OnceLock<Pending>>,
     /// That it cannot be kept was told.
     told: AtomicBool,
     jobs: Mutex<Option<Sender<Job>>>,
@@ -100,8 +100,10 @@ impl Store {
             wake,
         });
         let dir = config.dir.clone();
-        let pending = Pending::begin(&dir).inspect_err(tell_pending);
-        let pending = Arc::new(pending.ok());
+        let pending = Arc::new(OnceLock::new());
+        if journal.is_some() {
+            begin_pending(&pending, &dir);
+        }
         let mut keeper =
             Keeper::new(journal, config, vector.clone(), Arc::clone(unseen), database, Arc::clone(&state));
         keeper.pending = Arc::clone(&pending);
@@ -109,7 +111,7 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("xmppsync-log".to_owned())
             .spawn(move || span.in_scope(|| keeper.run(&queue)))?;
-        let told = AtomicBool::new(pending.is_none());
+        let told = AtomicBool::new(false);
         Ok(Store {
             dir,
             pending,
@@ -122,7 +124,7 @@ impl Store {
 
     /// Keeps a change of a client over the death of this process, until the journal has it.
     pub(crate) fn keep(&self, change: &Change, old_parent: Option<EntryUuid>) {
-        if let Some(pending) = &*self.pending
+        if let Some(pending) = self.pending.get()
             && let Err(problem) = pending.push(change, old_parent)
             && !self.told.swap(true, Ordering::Relaxed)
         {
@@ -251,6 +253,16 @@ impl State {
     fn done(&self, ticket: Ticket, bytes: usize) {
         self.written.fetch_max(ticket, Ordering::AcqRel);
         self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Where there is no journal nothing is kept: at the next start it would be of no use.
+fn begin_pending(pending: &OnceLock<Pending>, dir: &Path) {
+    if pending.get().is_none() {
+        match Pending::begin(dir) {
+            Ok(begun) => drop(pending.set(begun)),
+            Err(problem) => tell_pending(&problem),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What runs on the journal's thread.
 
 use super::remembered::Remembered;
-use super::{Job, State, StoreConfig, found_bytes, now};
+use super::{Job, State, StoreConfig, begin_pending, found_bytes, now};
 use crate::host::Database;
 use crate::limits;
 use crate::shared::lock;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 use xmpp_parsers::jid::BareJid;
@@ -55,7 +55,7 @@ pub(super) struct Keeper {
     whole_since: Instant,
     state: Arc<State>,
     /// Files of changes that go when the journal has them.
-    pub(super) pending: Arc<Option<Pending>>,
+    pub(super) pending: Arc<OnceLock<Pending>>,
 }
 
 impl Keeper {
@@ -85,7 +85,7 @@ impl Keeper {
             pause,
             whole_since: Instant::now(),
             state,
-            pending: Arc::new(None),
+            pending: Arc::default(),
         }
     }
 
@@ -204,7 +204,7 @@ impl Keeper {
 
     /// Without a journal the files are of no use at the next start.
     fn trim_pending(&mut self) {
-        let Some(pending) = &*self.pending else { return };
+        let Some(pending) = self.pending.get() else { return };
         let trimmed = match self.book.journal() {
             Some(journal) => pending.trim(journal.head()),
             None => pending.trim(&self.passed),
@@ -275,6 +275,7 @@ impl Keeper {
             drop(journal.discard());
             return Err(problem);
         }
+        begin_pending(&self.pending, &self.config.dir);
         self.number += 1;
         self.book = Book::Filling(journal);
         self.want_scan();
