@@ -248,14 +248,22 @@ static int on_response(Operation *op, SlapReply *rs)
 	return SLAP_CB_CONTINUE;
 }
 
-void xs_capture_committed(Operation *op, SlapReply *rs)
+/* What the operation itself has, if it is captured; a callback that another overlay copied is that of another operation. */
+static xs_capture *capture_of(Operation *op)
 {
 	slap_callback *cb;
 
-	for (cb = op->o_callback; cb != NULL; cb = cb->sc_next) {
-		if (cb->sc_response == on_response) {
-			capture(cb->sc_private, op, rs);
-		}
+	for (cb = op->o_callback; cb != NULL && (cb->sc_response != on_response || cb->sc_private != cb); cb = cb->sc_next)
+		;
+	return cb != NULL ? cb->sc_private : NULL;
+}
+
+void xs_capture_committed(Operation *op, SlapReply *rs)
+{
+	xs_capture *c = capture_of(op);
+
+	if (c != NULL) {
+		capture(c, op, rs);
 	}
 }
 
@@ -357,21 +365,12 @@ static void keep_uuid(Operation *op)
 	}
 }
 
-/* Some overlays write past us: slapd's bd_info is that of the backend when they do. */
-static int is_captured(Operation *op)
-{
-	slap_callback *cb;
-
-	for (cb = op->o_callback; cb != NULL && cb->sc_response != on_response; cb = cb->sc_next)
-		;
-	return cb != NULL && cb->sc_private == cb;
-}
-
 void xs_capture_write(xs_db *db, Operation *op)
 {
 	xs_capture *c;
 
-	if (is_captured(op)) {
+	/* Some overlays write past us: slapd's bd_info is that of the backend when they do. */
+	if (capture_of(op) != NULL) {
 		return;
 	}
 	c = op->o_tmpcalloc(1, sizeof(*c), op->o_tmpmemctx);
@@ -389,13 +388,9 @@ void xs_capture_write(xs_db *db, Operation *op)
  * renamed, or gave the name to one that was created earlier. The same holds for parents. */
 void xs_capture_settle(Operation *op)
 {
-	slap_callback *cb;
-	xs_capture *c;
+	xs_capture *c = capture_of(op);
 
-	for (cb = op->o_callback; cb != NULL && cb->sc_response != on_response; cb = cb->sc_next)
-		;
-	if (cb != NULL) {
-		c = cb->sc_private;
+	if (c != NULL) {
 		if (__atomic_load_n(&c->db->moves, __ATOMIC_SEQ_CST) != c->moves) {
 			remember(c, op, 0);
 		}

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use xmppsync_journal::pending::Pending;
 use xmppsync_journal::{Journal, Record, Retention};
 use xmppsync_replica::{BootId, Change, Csn, EntryUuid, Operation, Vector};
 
@@ -32,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (size, changes) in CHANGES {
         group_commits(&mut journal, size, changes, entries, &mut seq)?;
     }
+    keep(&dir, entries, seq)?;
     println!("{seq} changes: {} bytes, file {} bytes", journal.bytes(), journal.file_bytes()?);
     read_back(&journal)?;
     read_by_entry(&journal, entries)?;
@@ -49,6 +51,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     trim(&mut journal)?;
     drop(journal);
     std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+/// Beside the journal, as a client's thread does before it answers.
+fn keep(dir: &Path, entries: u64, from: u64) -> Result<(), Box<dyn Error>> {
+    const KEPT: u64 = 100_000;
+    let pending = Pending::begin(dir)?;
+    let changes = (from + 1..=from + KEPT).map(|seq| modify(seq, entries)).collect::<Result<Vec<_>, _>>()?;
+    let begun = Instant::now();
+    for change in &changes {
+        pending.push(change, None)?;
+    }
+    println!("kept beside it: {:7.1} us per change", begun.elapsed().as_secs_f64() * 1e6 / KEPT as f64);
     Ok(())
 }
 

@@ -78,10 +78,7 @@ pub fn encode(boot: BootId, seq: u64, change: &Change, out: &mut Vec<u8>) {
     out.extend_from_slice(&boot.get().to_le_bytes());
     out.extend_from_slice(&seq.to_le_bytes());
     out.extend_from_slice(change.uuid.as_bytes());
-    out.push(u8::from(change.parent.is_some()));
-    if let Some(parent) = change.parent {
-        out.extend_from_slice(parent.as_bytes());
-    }
+    put_optional(out, change.parent.as_ref().map(EntryUuid::as_bytes));
     match &change.operation {
         Operation::Add(request) | Operation::Put(request) => {
             out.push(if matches!(change.operation, Operation::Add(_)) { ADD } else { PUT });
@@ -128,7 +125,7 @@ pub fn decode(csn: Csn, bytes: &[u8]) -> Result<Stored, CodecError> {
     let boot = BootId::new(u64::from_le_bytes(reader.array()?));
     let seq = u64::from_le_bytes(reader.array()?);
     let uuid = EntryUuid::from_bytes(reader.array()?);
-    let parent = if reader.flag()? { Some(EntryUuid::from_bytes(reader.array()?)) } else { None };
+    let parent = reader.optional()?.map(EntryUuid::from_bytes);
     let operation = operation(&mut reader)?;
     reader.end()?;
     Ok(Stored { boot, seq, change: Change { csn, uuid, parent, operation } })
@@ -212,6 +209,12 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// `0`, or `1` and the bytes.
+pub(crate) fn put_optional<const N: usize>(out: &mut Vec<u8>, bytes: Option<&[u8; N]>) {
+    out.push(u8::from(bytes.is_some()));
+    out.extend(bytes.into_iter().flatten());
+}
+
 pub(crate) fn put_number(out: &mut Vec<u8>, number: usize) {
     let mut rest = number;
     while rest > 0x7f {
@@ -229,6 +232,11 @@ impl<'a> Reader<'a> {
         let (array, rest) = self.0.split_first_chunk().ok_or(CodecError::Short)?;
         self.0 = rest;
         Ok(*array)
+    }
+
+    /// What [`put_optional`] wrote.
+    pub(crate) fn optional<const N: usize>(&mut self) -> Result<Option<[u8; N]>, CodecError> {
+        if self.flag()? { self.array().map(Some) } else { Ok(None) }
     }
 
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], CodecError> {

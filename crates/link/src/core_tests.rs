@@ -1,5 +1,8 @@
 //! What real servers do rarely or never: the state machines fed by hand.
 
+mod told;
+mod transfers;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +16,7 @@ use crate::config::GroupConfig;
 use crate::core::Core;
 use crate::elements::NS_LDAPSYNC;
 use crate::event::{Carrier, Event};
-use crate::limits::{JOIN_MIN, SELF_PING_EVERY, TRANSFERS_IN_MAX};
+use crate::limits::{JOIN_MIN, SELF_PING_EVERY};
 use crate::problem::Problem;
 
 const ROOM: &str = "suffix@conference.example.org";
@@ -290,70 +293,6 @@ fn id_of(sent: &[String], text: &str) -> String {
     xml.parse::<Element>().unwrap().attr("id").unwrap().to_owned()
 }
 
-fn refusal(from: &str, id: &str) -> String {
-    format!(
-        "<iq xmlns='jabber:client' type='error' from='{from}' id='{id}'><error type='cancel'>\
-         <remote-server-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
-    )
-}
-
-#[test]
-fn a_missing_pubsub_service_is_one_problem_whatever_is_asked_of_it() {
-    let mut rig = Rig::new();
-    let subscribe =
-        ToGroup::Subscribe { peer: BareJid::new("b@example.org").unwrap(), node: "node-b".into() };
-    rig.core.handle_command(Command::Group(GroupId(1), subscribe), rig.now);
-    let mut problems = Vec::new();
-    for _ in 0..20 {
-        let sent = rig.sent();
-        for xml in sent.iter().filter(|xml| xml.contains("to='pubsub.example.org'")) {
-            let id = xml.parse::<Element>().unwrap().attr("id").unwrap().to_owned();
-            rig.receive(&refusal("pubsub.example.org", &id));
-        }
-        while let Some(event) = rig.next() {
-            problems.extend(match event {
-                Event::Problem(problem) => Some(problem.to_string()),
-                _ => None,
-            });
-        }
-        rig.pass(Duration::from_secs(90));
-    }
-    problems.retain(|problem| problem.contains("pubsub"));
-    assert_eq!(problems.len(), 1, "{problems:#?}");
-    assert!(problems[0].contains("no pubsub service"), "{problems:#?}");
-}
-
-#[test]
-fn a_missing_muc_service_is_one_problem_and_the_seat_is_taken_when_it_comes() {
-    let mut rig = Rig::new();
-    let mut problems = Vec::new();
-    for _ in 0..20 {
-        let sent = rig.sent();
-        for xml in &sent {
-            if xml.contains("maxstanzas") {
-                rig.receive(&format!(
-                    "<presence xmlns='jabber:client' type='error' from='{ROOM}/a'><error type='cancel'>\
-                     <remote-server-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>"
-                ));
-            } else if xml.contains("to='conference.example.org'") {
-                rig.receive(&refusal("conference.example.org", &id_of(std::slice::from_ref(xml), "disco")));
-            }
-        }
-        while let Some(event) = rig.next() {
-            problems.extend(match event {
-                Event::Problem(problem) => Some(problem.to_string()),
-                _ => None,
-            });
-        }
-        rig.pass(Duration::from_secs(90));
-    }
-    problems.retain(|problem| !problem.contains("pubsub"));
-    assert_eq!(problems.len(), 1, "{problems:#?}");
-    assert!(problems[0].contains("no MUC service"), "{problems:#?}");
-    rig.seat();
-    assert!(std::iter::from_fn(|| rig.next()).any(|event| matches!(event, Event::Online)));
-}
-
 #[test]
 fn a_lost_line_says_that_the_node_is_not_ready() {
     let mut rig = Rig::joined();
@@ -500,124 +439,4 @@ fn a_stored_message_that_was_not_written_is_told_of_when_the_line_breaks() {
     assert!(matches!(rig.next(), Some(Event::Offline { .. })));
     rig.core.handle_command(Command::Group(GroupId(1), send("2")), rig.now);
     while !matches!(rig.next().unwrap(), Event::NotStored { id, .. } if id == "2") {}
-}
-
-/// An offer of a file, with `<transfer>` and `<hash>` as given.
-fn offer_of(from: &str, transfer: &str, hash: &str) -> String {
-    format!(
-        "<iq xmlns='jabber:client' type='set' id='o' from='{from}'>\
-         <jingle xmlns='urn:xmpp:jingle:1' action='session-initiate' sid='s1'>\
-         <content creator='initiator' name='file' senders='initiator'>\
-         <description xmlns='urn:xmpp:jingle:apps:file-transfer:5'><file><name>n</name><size>3</size>\
-         <hash xmlns='urn:xmpp:hashes:2' algo='sha-256'>{hash}</hash></file></description>\
-         <transport xmlns='urn:xmpp:jingle:transports:ibb:1' sid='s1' block-size='4096'/></content>\
-         <transfer xmlns='{NS_LDAPSYNC}' {transfer}</transfer></jingle></iq>"
-    )
-}
-
-const SHA: &str = "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=";
-
-#[test]
-fn a_whole_offer_of_a_peer_is_told_and_confirmed() {
-    let mut rig = Rig::joined();
-    rig.receive(&offer_of("b@example.org/ldap", &format!("room='{ROOM}' id='i'>{SHA}"), SHA));
-    let Some(Event::FileOffered { from, offer, .. }) = rig.next() else { panic!("no offer") };
-    assert_eq!((from.as_str(), offer.id.as_str(), offer.size), ("b@example.org/ldap", "i", 3));
-    let sent = rig.sent();
-    assert!(sent.len() == 1 && !sent[0].contains("error"), "{sent:?}");
-    assert_eq!(rig.core.transfers.starts.len(), 1);
-}
-
-#[test]
-fn offers_that_lack_something_or_come_from_strangers_start_nothing() {
-    let tag = format!("room='{ROOM}' id='i'");
-    for (from, transfer, hash) in [
-        ("m@example.org/x", format!("{tag}>{SHA}"), SHA),
-        ("b@example.org", format!("{tag}>{SHA}"), SHA),
-        ("b@example.org/ldap", format!("room='other@conference.example.org' id='i'>{SHA}"), SHA),
-        ("b@example.org/ldap", format!("id='i'>{SHA}"), SHA),
-        ("b@example.org/ldap", format!("{tag}>c2hvcnQ="), SHA),
-        ("b@example.org/ldap", format!("{tag}>no base64"), SHA),
-        ("b@example.org/ldap", format!("{tag}>{SHA}"), "c2hvcnQ="),
-        ("b@example.org/ldap", format!("room='{ROOM}' id='{}'>{SHA}", "i".repeat(2_000)), SHA),
-    ] {
-        let mut rig = Rig::joined();
-        rig.receive(&offer_of(from, &transfer, hash));
-        assert!(rig.sent()[0].contains("error"), "{from} {transfer}");
-        assert!(!matches!(rig.next(), Some(Event::FileOffered { .. })), "{from} {transfer}");
-        assert!(rig.core.transfers.starts.is_empty());
-    }
-}
-
-#[test]
-fn stanzas_of_a_transfer_that_is_not_there_are_refused() {
-    let mut rig = Rig::joined();
-    for payload in [
-        "<data xmlns='http://jabber.org/protocol/ibb' seq='0' sid='x'>AAAA</data>",
-        "<open xmlns='http://jabber.org/protocol/ibb' block-size='4096' sid='x'/>",
-        "<jingle xmlns='urn:xmpp:jingle:1' action='session-accept' sid='x'/>",
-        "<jingle xmlns='urn:xmpp:jingle:1' action='dance' sid='x'/>",
-        "<nothing xmlns='urn:xmpp:jingle:1'/>",
-    ] {
-        rig.receive(&format!(
-            "<iq xmlns='jabber:client' type='set' id='o' from='b@example.org/ldap'>{payload}</iq>"
-        ));
-        let sent = rig.sent();
-        assert!(sent.len() == 1 && sent[0].contains("error"), "{payload}: {sent:?}");
-    }
-}
-
-#[test]
-fn more_offers_than_the_limit_are_refused_until_one_has_ended() {
-    let mut rig = Rig::joined();
-    let offer = |n: usize| {
-        let offer = offer_of("b@example.org/ldap", &format!("room='{ROOM}' id='i'>{SHA}"), SHA);
-        offer.replace("'s1'", &format!("'s{n}'"))
-    };
-    for n in 0..=TRANSFERS_IN_MAX {
-        rig.receive(&offer(n));
-    }
-    assert_eq!(rig.core.transfers.starts.len(), TRANSFERS_IN_MAX);
-    assert!(rig.sent().pop().unwrap().contains("resource-constraint"));
-    rig.core.transfers.starts.pop();
-    rig.receive(&offer(9));
-    assert_eq!(rig.core.transfers.starts.len(), TRANSFERS_IN_MAX);
-}
-
-#[test]
-fn a_limit_of_stanzas_that_the_server_names_is_told_once_if_it_is_too_small() {
-    let mut rig = Rig::joined();
-    rig.core.handle_stanza_max(Some(262_144), rig.now);
-    rig.core.handle_stanza_max(None, rig.now);
-    assert!(rig.next().is_none());
-    for bytes in [20_000, 30_000] {
-        rig.core.handle_stanza_max(Some(bytes), rig.now);
-    }
-    let Some(Event::Problem(problem)) = rig.next() else { panic!("nothing is told") };
-    assert!(problem.to_string().contains("it takes 20000 bytes"), "{problem}");
-    assert!(rig.next().is_none());
-}
-
-#[test]
-fn a_slow_server_is_told_of_once_whatever_is_measured_later() {
-    let mut rig = Rig::joined();
-    [3_000, 3_100].into_iter().for_each(|rate| rig.core.handle_slow(rate, rig.now));
-    let Some(Event::Problem(problem)) = rig.next() else { panic!("nothing is told") };
-    assert!(problem.to_string().contains("takes only 3000 bytes/s"), "{problem}");
-    assert!(rig.next().is_none());
-}
-
-#[test]
-fn where_a_stanza_limit_was_told_a_lost_connection_is_no_news() {
-    let mut rig = Rig::joined();
-    let limit = Problem::StanzaLimit { domain: "example.org".into(), reason: "x".into() };
-    let reset = Problem::ConnectionLost { reason: "reset".into() };
-    let own = rig.core.own.clone();
-    rig.core.handle_down(limit, rig.now);
-    rig.core.handle_up(own, rig.now);
-    rig.core.handle_down(reset, rig.now);
-    let problems: Vec<Problem> = std::iter::from_fn(|| rig.next())
-        .filter_map(|event| if let Event::Problem(problem) = event { Some(problem) } else { None })
-        .collect();
-    assert!(matches!(problems[..], [Problem::StanzaLimit { .. }]), "{problems:?}");
 }

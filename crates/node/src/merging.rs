@@ -107,7 +107,7 @@ impl Scratch {
     pub(crate) fn note_state(&mut self, shared: &Shared, transaction: &mut dyn Transaction, state: &Change) {
         let uuid = state.uuid;
         let (rdn, parent) = names::split(state.operation.dn());
-        if names::is_displaced(rdn)
+        if entry::is_displaced(state)
             && let Some(parent) = transaction.find(parent)
         {
             let place = Place { parent, rdn: names::intended(rdn).into_owned() };
@@ -130,6 +130,8 @@ impl Scratch {
             }
             // Its place counts among the moves, wherever the entry is.
             Operation::Put(_) if matches!(incoming, Incoming::Change(_)) => true,
+            // Who has a name is told by those that are here.
+            Operation::Put(_) if entry::is_displaced(change) && !entry::is_glue(change) => true,
             Operation::Add(_) | Operation::Put(_) => {
                 self.gone.contains_key(&change.uuid)
                     || self.known(shared, |names| names.orphans.contains(&change.uuid))

@@ -83,7 +83,12 @@ impl Shared {
     /// not look as if it had been here and were deleted.
     pub(crate) fn seen(&self) -> Seen {
         let vector = lock(&self.vector).clone();
-        Seen { vector, unseen: lock(&self.unseen).clone() }
+        self.seen_up_to(&vector)
+    }
+
+    /// The same, as it is when the vector is here.
+    pub(crate) fn seen_up_to(&self, vector: &Vector) -> Seen {
+        Seen { vector: vector.clone(), unseen: lock(&self.unseen).clone() }
     }
 }
 

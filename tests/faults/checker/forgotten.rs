@@ -4,7 +4,7 @@
 //! states is taken whole, and that another server's entry was deleted is not known (docs/ARCHITECTURE.md, "Not covered").
 //! What only the clients of one server wrote to is kept all the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::history::{Event, Operation, What};
 
@@ -37,30 +37,25 @@ fn until(events: &[Event]) -> u64 {
 
 /// What met until then may be there or not.
 pub(super) fn excused(events: &[Event]) -> Vec<Event> {
-    use Operation::{DeleteName, Insert, Name, Raise, Remove, Write};
     let until = until(events);
-    let invoked: BTreeMap<u64, &Operation> = events
-        .iter()
-        .filter_map(|event| match &event.what {
-            What::Invoke { operation } => Some((event.number, operation)),
-            _ => None,
-        })
-        .collect();
-    let meets = |operation: &&&Operation| {
-        matches!(
-            operation,
-            DeleteName { .. } | Write { .. } | Insert { .. } | Remove { .. } | Raise { .. } | Name { .. }
-        )
-    };
     let meeting: BTreeSet<u64> =
-        invoked.iter().filter(|(_, operation)| meets(operation)).map(|(number, _)| *number).collect();
-    let excuse = |event: &Event| {
-        let is_one = matches!(event.what, What::Ok { .. }) && event.milliseconds < until;
-        let what = match is_one && meeting.contains(&event.number) {
-            true => What::Unknown { error: "in a journal that was deleted".to_owned() },
-            false => event.what.clone(),
-        };
-        Event { what, ..event.clone() }
-    };
-    events.iter().map(excuse).collect()
+        events.iter().filter(|event| meets(event)).map(|event| event.number).collect();
+    let mut excused = events.to_vec();
+    for event in &mut excused {
+        let is_early = event.milliseconds < until && meeting.contains(&event.number);
+        if is_early && matches!(event.what, What::Ok { .. }) {
+            event.what = What::Unknown { error: "in a journal that was deleted".to_owned() };
+        }
+    }
+    excused
+}
+
+/// Whether it begins what clients of several servers do to one entry.
+fn meets(event: &Event) -> bool {
+    use Operation::{DeleteName, Insert, Name, Raise, Remove, Write};
+    let What::Invoke { operation } = &event.what else { return false };
+    matches!(
+        operation,
+        DeleteName { .. } | Write { .. } | Insert { .. } | Remove { .. } | Raise { .. } | Name { .. }
+    )
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use xmppsync_journal::Record;
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Seen, Vector, names};
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Seen, Vector};
 
 pub(super) enum Attempt {
     Committed(Box<Committed>),
@@ -193,7 +193,7 @@ impl Step<'_> {
                 Ok(())
             }
             Incoming::Reached(reached) => {
-                let seen = Seen { vector: reached.clone(), unseen: lock(&shared.unseen).clone() };
+                let seen = shared.seen_up_to(reached);
                 let mut came: Vec<Csn> = lock(&shared.to_apply).ahead.reached(&seen).collect();
                 came.extend(done.ahead.reached(&seen));
                 came.into_iter().for_each(|csn| done.note_not_ahead(csn));
@@ -205,10 +205,7 @@ impl Step<'_> {
 
     fn plainly(&mut self, incoming: &Incoming, change: &Arc<Change>, careful: bool) -> Outcome {
         let Step { shared, transaction, done, .. } = self;
-        // Who has a name is told here, by those that are here.
-        let is_displaced = names::is_displaced(names::split(change.operation.dn()).0);
-        let is_state = matches!(change.operation, Operation::Put(_)) && !merging::is_glue(change);
-        if careful || (is_state && is_displaced) || done.scratch.needs_rules(shared, incoming) {
+        if careful || done.scratch.needs_rules(shared, incoming) {
             return Outcome::Care;
         }
         match incoming {
@@ -261,13 +258,13 @@ impl Step<'_> {
 
     fn note_made(&mut self, incoming: &Incoming, change: &Change) {
         handle_deleted(self.shared, change);
-        let seen = || Seen { vector: self.vector.clone(), unseen: lock(&self.shared.unseen).clone() };
         match incoming {
             Incoming::Take(taking) => {
-                self.done.note_taken(self.shared, taking, &seen());
+                let seen = self.shared.seen_up_to(self.vector);
+                self.done.note_taken(self.shared, taking, &seen);
                 self.done.taken.push(Arc::clone(taking));
             }
-            Incoming::Waited(change) if !seen().covers(change.csn) => {
+            Incoming::Waited(change) if !self.shared.seen_up_to(self.vector).covers(change.csn) => {
                 self.done.note_ahead(change.csn, change.uuid);
             }
             _ => {}

@@ -269,12 +269,14 @@ fn carry_out(
 ) {
     let uuid = theirs.uuid;
     gathered.guesses += usize::from(verdict.is_guess);
-    let (contained, missing): (Vec<Csn>, Vec<Csn>) = verdict
-        .apply
-        .into_iter()
-        .partition(|csn| is_alike(&own.known, &theirs.known) && sides.here.seen.vector.covers(*csn));
-    gathered.apply.extend(missing);
-    gathered.contained.extend(contained.into_iter().map(|csn| (csn, uuid)));
+    let is_alike = is_alike(&own.known, &theirs.known);
+    for csn in verdict.apply {
+        if is_alike && sides.here.seen.vector.covers(csn) {
+            gathered.contained.push((csn, uuid));
+        } else {
+            gathered.apply.insert(csn);
+        }
+    }
     match verdict.then {
         Judgement::Take(again) => {
             if let Some(taking) = taking(theirs, own, &again) {

@@ -1,7 +1,7 @@
 //! What is read of an entry, and what glue is made of.
 
 use ldap3_proto::proto::{LdapModify, LdapModifyType, LdapPartialAttribute};
-use xmppsync_replica::{Change, Csn, EntryUuid, Operation};
+use xmppsync_replica::{Change, Csn, EntryUuid, Operation, names};
 
 /// slapd's own object class for entries that only hold a place in the tree.
 const GLUE: &str = "glue";
@@ -9,6 +9,11 @@ const GLUE: &str = "glue";
 /// Whether the entry is glue.
 pub(crate) fn is_glue(entry: &Change) -> bool {
     has_value(entry, "objectClass", GLUE)
+}
+
+/// Whether the entry has a name of its own, because another one has that which it is meant to have.
+pub(super) fn is_displaced(entry: &Change) -> bool {
+    names::is_displaced(names::split(entry.operation.dn()).0)
 }
 
 pub(super) fn values<'a>(entry: &'a Change, attribute: &str) -> &'a [Vec<u8>] {

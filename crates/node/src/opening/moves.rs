@@ -76,12 +76,13 @@ pub(super) fn unknown(
     let mut log = Log::new(names);
     let waiting: BTreeSet<Csn> = journal.set_asides()?.into_iter().map(|set_aside| set_aside.csn).collect();
     let unnoted = journal.unnoted_moves()?;
-    for (at, &(csn, child, to)) in unnoted.iter().enumerate() {
+    let last: HashMap<EntryUuid, Csn> = unnoted.iter().map(|(csn, child, _)| (*child, *csn)).collect();
+    for (csn, child, to) in unnoted {
         let is_here = csn.server_id() == own || found.vector.covers(csn);
         if !is_here || waiting.contains(&csn) {
             continue;
         }
-        let is_last = !unnoted[at + 1..].iter().any(|(_, other, _)| *other == child);
+        let is_last = last.get(&child) == Some(&csn);
         let now = match log.after(child, csn) {
             None if is_last => database.read_entry(&child)?.map_or(Some(to), |entry| entry.parent),
             None => Some(to),
