@@ -34,7 +34,9 @@ fn everything(arguments: &[OsString]) -> Result<()> {
     if arguments.is_empty() {
         check_fuzz_targets()?;
     }
-    process::run(cargo_test()?.arg("--workspace").args(arguments))
+    // Without arguments this is the whole judgement of a change, which is to name everything that fails.
+    let all: &[&str] = if arguments.is_empty() { &["--no-fail-fast"] } else { &[] };
+    process::run(cargo_test()?.arg("--workspace").args(all).args(arguments))
 }
 
 /// The end-to-end tests on the named XMPP server.

@@ -29,8 +29,10 @@ pub(crate) const KEY_BYTES: StateKey = (0, 4);
 pub(crate) const KEY_UNSEEN_AT: StateKey = (0, 5);
 const HEAD: u8 = 1;
 const FLOOR: u8 = 2;
-/// The end of a span, and what it begins after.
+/// The end of a span from the beginning.
 const UNSEEN: u8 = 3;
+/// The end of a part, and what it begins after.
+const UNSEEN_PART: u8 = 4;
 
 pub(crate) type StateTable<'txn> = Table<'txn, StateKey, &'static [u8]>;
 
@@ -57,7 +59,7 @@ impl State {
                 KEY_UNSEEN_AT => state.unseen_at = number(value)?,
                 (HEAD, _) => state.head.advance(csn(value)?),
                 (FLOOR, _) => state.floor.advance(csn(value)?),
-                (UNSEEN, _) => state.unseen.add(span(value)?),
+                (UNSEEN | UNSEEN_PART, _) => state.unseen.add(span(value)?),
                 _ => {}
             }
         }
@@ -71,14 +73,14 @@ impl State {
                 table.insert((what, csn.server_id().get()), pack(csn).as_slice())?;
             }
         }
-        let is_new = |span: &Span| before.unseen.get(span.until().server_id()) != Some(*span);
-        for span in self.unseen.iter().filter(is_new) {
+        for span in self.unseen.iter().filter(|span| !before.unseen.has(*span)) {
             let after = span.after().map(pack);
             let value = [pack(span.until()).as_slice(), after.as_ref().map_or(&[], |after| after)].concat();
-            table.insert((UNSEEN, span.until().server_id().get()), value.as_slice())?;
+            table.insert(key_of(&span), value.as_slice())?;
         }
-        for span in before.unseen.iter().filter(|span| self.unseen.get(span.until().server_id()).is_none()) {
-            table.remove((UNSEEN, span.until().server_id().get()))?;
+        let is_there = |key: StateKey| self.unseen.iter().any(|span| key_of(&span) == key);
+        for key in before.unseen.iter().map(|span| key_of(&span)).filter(|key| !is_there(*key)) {
+            table.remove(key)?;
         }
         if self.bytes != before.bytes {
             put_number(table, KEY_BYTES, self.bytes)?;
@@ -102,6 +104,11 @@ pub(crate) fn put_number(table: &mut StateTable<'_>, key: StateKey, number: u64)
 
 pub(crate) fn number(value: &[u8]) -> Result<u64, CodecError> {
     value.try_into().map(u64::from_le_bytes).map_err(|_| CodecError::Short)
+}
+
+fn key_of(span: &Span) -> StateKey {
+    let kind = if span.after().is_some() { UNSEEN_PART } else { UNSEEN };
+    (kind, span.until().server_id().get())
 }
 
 fn csn(value: &[u8]) -> Result<Csn, CodecError> {

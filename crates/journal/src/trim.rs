@@ -4,8 +4,8 @@ use crate::codec;
 use crate::error::{Fault, JournalError};
 use crate::journal::Journal;
 use crate::key::{
-    ChangeKey, KEYS_BYTES, Packed, change_key, entry_key, first_key, key_csn, key_packed, last_key, time_key,
-    time_packed, unpack,
+    ChangeKey, KEYS_BYTES, Packed, change_key, entry_key, first_key, key_csn, key_packed, last_key, pack,
+    time_key, time_packed, unpack,
 };
 use crate::limits::TRIM_STEP_MAX;
 use crate::state::State;
@@ -34,6 +34,8 @@ pub struct Trimmed {
     pub dropped: usize,
     /// Tombstones that are gone.
     pub tombstones: usize,
+    /// Moves up to this one are gone.
+    pub moves: Option<Csn>,
     /// Those of the changes that went because of the size alone; for the log.
     pub forced: Option<Forced>,
     /// Whether calling again may do more.
@@ -65,7 +67,7 @@ struct Plan {
     undated: Vec<Uuid>,
     moves: usize,
     /// The last move that goes.
-    last_move: Option<Packed>,
+    last_move: Option<Csn>,
     lost: Vec<(Packed, String)>,
     /// Nothing counts as unseen any more.
     seen: bool,
@@ -102,6 +104,7 @@ impl Journal {
         Ok(Trimmed {
             dropped: plan.changes,
             tombstones: plan.tombstones.len(),
+            moves: plan.last_move,
             more: most == Some(TRIM_STEP_MAX),
             forced: plan.forced,
         })
@@ -198,7 +201,7 @@ impl Plan {
     fn find_moves(&mut self, transaction: &ReadTransaction, before: u64) -> Result<(), Fault> {
         let table = transaction.open_table(MOVES)?;
         for item in table.range::<&Packed>(..&time_packed(before))?.take(TRIM_STEP_MAX) {
-            self.last_move = Some(*item?.0.value());
+            self.last_move = Some(unpack(item?.0.value())?);
             self.moves += 1;
         }
         Ok(())
@@ -235,8 +238,8 @@ impl Plan {
             state.unseen = Unseen::default();
         }
         self.drop_tombstones(now, before, transaction)?;
-        if let Some(last) = &self.last_move {
-            transaction.open_table(MOVES)?.retain_in::<&Packed, _>(..=last, |_, _| false)?;
+        if let Some(last) = self.last_move {
+            transaction.open_table(MOVES)?.retain_in::<&Packed, _>(..=&pack(last), |_, _| false)?;
         }
         let mut lost = transaction.open_table(LOST)?;
         for (packed, attribute) in &self.lost {

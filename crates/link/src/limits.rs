@@ -101,6 +101,9 @@ pub(crate) const CONFLICT_STABLE: Duration = Duration::from_secs(300);
 /// servers ban addresses that try.
 pub const WRONG_PASSWORD_WAIT: Duration = Duration::from_secs(300);
 
+/// First wait where the server took it before: it may have been started a moment ago, and answer before it has read its accounts.
+pub(crate) const WRONG_PASSWORD_MIN: Duration = Duration::from_secs(2);
+
 /// Back-off of joins that were refused or not answered.
 pub(crate) const JOIN_MIN: Duration = Duration::from_millis(200);
 pub(crate) const JOIN_MAX: Duration = Duration::from_secs(45);

@@ -28,7 +28,7 @@ use crate::config::SessionConfig;
 use crate::connector::{self, Bound, Wire};
 use crate::limits::{
     CONFLICT_MAX, CONFLICT_MIN, CONFLICT_STABLE, RECONNECT_MAX, RECONNECT_MIN, RECONNECT_STABLE,
-    WRONG_PASSWORD_WAIT,
+    WRONG_PASSWORD_MIN, WRONG_PASSWORD_WAIT,
 };
 use crate::pace::Pace;
 use crate::problem::Problem;
@@ -62,6 +62,8 @@ pub(crate) struct Line {
     state: State,
     backoff: Backoff,
     conflicts: Backoff,
+    /// Of a password that the server took before.
+    refusals: Option<Backoff>,
 }
 
 /// Ids of pings on the line. Any stanza of the server counts as the answer.
@@ -72,7 +74,8 @@ impl Line {
     pub(crate) fn new(config: Arc<SessionConfig>) -> Self {
         let state = State::Connecting(connecting(&config));
         let backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX);
-        Self { config, state, backoff, conflicts: Backoff::new(CONFLICT_MIN, CONFLICT_MAX) }
+        let conflicts = Backoff::new(CONFLICT_MIN, CONFLICT_MAX);
+        Self { config, state, backoff, conflicts, refusals: None }
     }
 
     /// Writes what is in `outbox`, reads what comes. Safe to cancel. `outbox` is written only while the line
@@ -97,6 +100,7 @@ impl Line {
                 }
                 State::Connecting(connecting) => match std::task::ready!(connecting.as_mut().poll(cx)) {
                     Ok((wire, bound)) => {
+                        self.refusals = Some(Backoff::new(WRONG_PASSWORD_MIN, WRONG_PASSWORD_WAIT));
                         let (written, pace) = (Arc::clone(&bound.written), Pace::default());
                         self.state = State::Up { wire: Box::new(wire), since: Instant::now(), written, pace };
                         return Poll::Ready(LineEvent::Up(bound));
@@ -160,8 +164,14 @@ impl Line {
             self.backoff.lived(since.elapsed(), RECONNECT_STABLE);
             self.conflicts.lived(since.elapsed(), CONFLICT_STABLE);
         }
+        let (problem, refused) = match (problem, &mut self.refusals) {
+            (Problem::WrongPassword { jid, reason, .. }, Some(refusals)) => {
+                (Problem::PasswordNoLongerTaken { jid, reason }, refusals.next(rand::random()))
+            }
+            (problem, _) => (problem, WRONG_PASSWORD_WAIT),
+        };
         let retry_in = match &problem {
-            Problem::WrongPassword { .. } => WRONG_PASSWORD_WAIT,
+            Problem::WrongPassword { .. } | Problem::PasswordNoLongerTaken { .. } => refused,
             Problem::LoggedInElsewhere { .. } => self.conflicts.next(rand::random()),
             _ => self.backoff.next(rand::random()),
         };

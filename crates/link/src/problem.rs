@@ -74,6 +74,16 @@ pub enum Problem {
         /// Seconds until the next attempt.
         retry_secs: u64,
     },
+    /// The server refuses a password that it took before: it was changed, or the server has not yet read its accounts.
+    #[error(
+        "the XMPP server refuses the password of {jid} ({reason}), which it took before; if it was changed, correct it, it is tried again"
+    )]
+    PasswordNoLongerTaken {
+        /// The account.
+        jid: BareJid,
+        /// SASL condition.
+        reason: String,
+    },
     /// No common SASL mechanism.
     #[error(
         "the XMPP server of {domain} offers no SCRAM login (it offers: {offered}); PLAIN is not used, enable SCRAM-SHA-256 or SCRAM-SHA-1 there"
@@ -309,6 +319,7 @@ impl Problem {
             | Self::TlsFailed { .. }
             | Self::CaUnreadable { .. }
             | Self::WrongPassword { .. }
+            | Self::PasswordNoLongerTaken { .. }
             | Self::NoMechanism { .. }
             | Self::LoginFailed { .. }
             | Self::LoggedInElsewhere { .. }

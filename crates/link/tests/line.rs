@@ -28,6 +28,25 @@ async fn a_wrong_password_is_reported_once_and_not_retried_hot() {
 }
 
 #[tokio::test]
+async fn a_password_that_was_taken_before_is_soon_tried_again() {
+    let bed = Bed::start(&["a"]);
+    let mut a = bed.member("a", &[]).await;
+    a.online().await;
+    let change = |password: &str| {
+        let arguments = format!(r#"{{"user":"a","host":"xmpp.test","newpass":"{password}"}}"#);
+        bed.xmpp.api("change_password", &arguments).unwrap();
+    };
+    change("another");
+    bed.xmpp.api("kick_user", r#"{"user":"a","host":"xmpp.test"}"#).unwrap();
+    let text = a.problem("which it took before").await;
+    assert!(text.contains("a@xmpp.test"), "{text}");
+    // As a server does that answers before it has read its accounts.
+    change("a");
+    a.online().await;
+    a.close().await;
+}
+
+#[tokio::test]
 async fn a_certificate_of_another_ca_is_refused() {
     let bed = Bed::start(&["a"]);
     let other = LabDir::new().unwrap();

@@ -103,9 +103,10 @@ fn apply_all(
             false => attempt(shared, transaction, &work[..end], careful, marking),
         };
         match attempted {
-            Attempt::Committed(committed) => {
+            Attempt::Committed(committed, committing) => {
                 let count = committed.count;
                 write_down(shared, &work[..count], *committed);
+                drop(committing);
                 work.drain(..count);
                 (end, careful, alone) = (work.len(), false, false);
                 marking = true;

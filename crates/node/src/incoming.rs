@@ -264,7 +264,8 @@ impl Incoming {
         let changes: Vec<Arc<Change>> = batch.changes.into_iter().map(Arc::new).collect();
         let work = changes.iter().cloned().map(Work::Change).collect();
         self.queued.extend(changes.iter().map(|change| (change.uuid, change.csn)));
-        if !shared.store.has_room() || !lock(&shared.to_apply).push(work) {
+        let mut to_apply = lock(&shared.to_apply);
+        if !shared.store.has_room() || !to_apply.push(work) {
             warn!(
                 "more changes come than can be applied, or noted in the journal; those of server {origin} are asked for again later"
             );
@@ -272,7 +273,9 @@ impl Incoming {
             return;
         }
         let records = (first..).zip(changes).map(|(seq, change)| Record::Change { boot, seq, change });
+        // On its way into the journal before it can be in the database.
         shared.store.write(records.chain([Record::Head(last)]).collect());
+        drop(to_apply);
     }
 
     /// Once everything that did fit is applied, the vector tells where to go on.

@@ -118,7 +118,8 @@ pub const LISTING_PAUSE: Duration = Duration::from_secs(2);
 pub const SETTLE_TRIES: u32 = 10;
 /// and the pause before: longer than [`BOOKKEEPING_PAUSE`], for which a server may keep something to itself.
 pub const SETTLE_PAUSE: Duration = Duration::from_secs(2);
-/// Changes of an entry that a comparison names, so that they fit an answer with an entry; of more than these it is told as much,
+/// Changes of an entry that a comparison names, so that they fit an answer with an entry; of more than these those that were seen are
+/// not named, as if they were forgotten,
 pub const PAST_CHANGES_MAX: usize = 700;
 /// changes that wait,
 pub const PAST_WAITING_MAX: usize = 100;

@@ -104,7 +104,13 @@ impl Scratch {
     }
 
     /// A state that a load or a comparison brought may be of an entry that is aside.
-    pub(crate) fn note_state(&mut self, shared: &Shared, transaction: &mut dyn Transaction, state: &Change) {
+    pub(crate) fn note_state(
+        &mut self,
+        shared: &Shared,
+        transaction: &mut dyn Transaction,
+        applied: &Vector,
+        state: &Arc<Change>,
+    ) -> Result<(), Outcome> {
         let uuid = state.uuid;
         let (rdn, parent) = names::split(state.operation.dn());
         if entry::is_displaced(state)
@@ -114,8 +120,9 @@ impl Scratch {
             self.note(shared, Record::Displaced { uuid, place });
         }
         if entry::is_glue(state) {
-            self.note(shared, Record::Glue(uuid));
+            tree::make_glue(shared, transaction, self, applied, state)?;
         }
+        Ok(())
     }
 
     /// Whether something is known of the entry, or of others that wait for a name or a parent, that a plain attempt would not look at.

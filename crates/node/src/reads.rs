@@ -6,22 +6,43 @@ use crate::limits;
 use crate::shared::{Shared, lock};
 use crate::snapshot::Draft;
 use crate::store::Scan;
-use std::collections::VecDeque;
+use crate::to_apply::ToApply;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;
 use tokio::sync::oneshot;
 use tracing::warn;
-use xmppsync_replica::{Change, Csn, EntryUuid, Fingerprint};
+use xmppsync_replica::{Change, Csn, EntryUuid, Fingerprint, Seen};
 
 /// Something to be read.
 pub(crate) enum Read {
     /// These entries as they are.
-    Entries(VecDeque<EntryUuid>, Vec<Option<Change>>, oneshot::Sender<Vec<Option<Change>>>),
+    Entries(Vec<EntryUuid>, oneshot::Sender<Moment>),
     /// The whole database, into a file.
     Dump(Box<Draft>),
     /// All entries, for a new journal.
     Inventory(Scan),
     /// All entries, for a comparison.
     Prints(Vec<Print>, oneshot::Sender<Vec<Print>>),
+}
+
+/// Entries as they were at one moment, and how far this replica had come just then: what others changed and the vector covers is in
+/// them, and nothing else of others but what is ahead.
+pub(crate) struct Moment {
+    pub(crate) seen: Seen,
+    /// In the order asked; `None` for one that there is not.
+    pub(crate) states: Vec<Option<Change>>,
+    /// In the same order.
+    pub(crate) asides: Vec<OutOfTurn>,
+}
+
+/// Changes of an entry that the vector tells nothing of.
+pub(crate) struct OutOfTurn {
+    /// They wait and are not in it.
+    pub(crate) waiting: BTreeSet<Csn>,
+    /// Others wait for the entry.
+    pub(crate) is_awaited: bool,
+    /// They are in it.
+    pub(crate) ahead: Vec<Csn>,
 }
 
 /// What tells whether two replicas have an entry alike.
@@ -54,8 +75,8 @@ impl Reads {
 
 /// Returns what is left when the host wants its thread back.
 fn step(read: Read, shared: &Shared, reader: &mut dyn Reader) -> Option<Read> {
-    let (mut uuids, mut found, answer) = match read {
-        Read::Entries(uuids, found, answer) => (uuids, found, answer),
+    let (uuids, answer) = match read {
+        Read::Entries(uuids, answer) => (uuids, answer),
         Read::Dump(mut draft) => {
             let made = draft.make(reader).transpose();
             return match made {
@@ -69,18 +90,36 @@ fn step(read: Read, shared: &Shared, reader: &mut dyn Reader) -> Option<Read> {
         Read::Inventory(scan) => return scan.run(reader).map(Read::Inventory),
         Read::Prints(found, answer) => return print(found, answer, reader),
     };
-    while let Some(uuid) = uuids.pop_front() {
-        found.push(reader.read_entry(&uuid).unwrap_or_else(|problem| {
+    match moment(&uuids, shared, reader) {
+        // The asker may have gone away.
+        Some(moment) => drop(answer.send(moment)),
+        None => return Some(Read::Entries(uuids, answer)),
+    }
+    None
+}
+
+/// `None`: the host wants its thread back.
+fn moment(uuids: &[EntryUuid], shared: &Shared, reader: &mut dyn Reader) -> Option<Moment> {
+    // Nothing of others comes into the database meanwhile.
+    let _committing = lock(&shared.committing);
+    let mut states = Vec::with_capacity(uuids.len());
+    for uuid in uuids {
+        if reader.must_yield() {
+            return None;
+        }
+        states.push(reader.read_entry(uuid).unwrap_or_else(|problem| {
             warn!("entry {uuid} cannot be read: {problem}");
             None
         }));
-        if reader.must_yield() {
-            return Some(Read::Entries(uuids, found, answer));
-        }
     }
-    // The asker may have gone away.
-    let _ = answer.send(found);
-    None
+    let seen = shared.seen();
+    let ToApply { waiting, ahead, .. } = &*lock(&shared.to_apply);
+    let aside = |uuid: &EntryUuid| OutOfTurn {
+        waiting: waiting.of(*uuid),
+        is_awaited: waiting.is_awaited(*uuid),
+        ahead: ahead.of(*uuid).collect(),
+    };
+    Some(Moment { seen, states, asides: uuids.iter().map(aside).collect() })
 }
 
 /// Begins again when the host wants its thread back.
@@ -118,8 +157,17 @@ pub(crate) fn ask_again(shared: &Shared) {
 
 /// The entries as they are, in the order asked; `None` for one that there is not.
 pub(crate) async fn entries(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<Vec<Option<Change>>> {
+    let mut states = Vec::with_capacity(uuids.len());
+    for uuids in uuids.chunks(limits::LOOKED_UP_AT_ONCE) {
+        states.extend(entries_now(shared, uuids.to_vec()).await?.states);
+    }
+    Some(states)
+}
+
+/// As many entries as may be read while nothing of others comes into the database.
+pub(crate) async fn entries_now(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<Moment> {
     let (answer, answered) = oneshot::channel();
-    lock(&shared.reads.0).push_back(Read::Entries(uuids.into(), Vec::new(), answer));
+    lock(&shared.reads.0).push_back(Read::Entries(uuids, answer));
     wait(shared, answered).await
 }
 

@@ -24,8 +24,10 @@ pub(crate) struct Shared {
     pub(crate) clock: LocalClock,
     /// This server's own changes bear its serverID.
     pub(crate) own: ServerId,
-    pub(crate) names: Mutex<Names>,
+    pub(crate) names: Arc<Mutex<Names>>,
     pub(crate) histories: Mutex<Histories>,
+    /// Held from before changes of others are in the database until the vector, and what is ahead, tell of them.
+    pub(crate) committing: Mutex<()>,
     /// How far this replica has come; what contextCSN shows.
     pub(crate) vector: Mutex<Vector>,
     /// What of that was not seen. It grows before the vector does.
@@ -60,8 +62,9 @@ impl Shared {
             to_apply: Mutex::default(),
             clock,
             own,
-            names: Mutex::default(),
+            names: store.names(),
             histories: Mutex::default(),
+            committing: Mutex::default(),
             vector: Mutex::new(vector),
             unseen,
             dataset: Mutex::default(),

@@ -11,6 +11,7 @@ pub(crate) use scan::Scan;
 
 use crate::host::Database;
 use crate::limits;
+use crate::merging::Names;
 use crate::shared::lock;
 use keeper::Keeper;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,8 @@ struct State {
     scan_wanted: AtomicBool,
     /// How far the listed peers are that are away or have not caught up.
     needed: Mutex<Vec<(BareJid, Vector)>>,
+    /// What the rules remember; from here, what the journal has forgotten goes.
+    names: Arc<Mutex<Names>>,
     /// Told after every write.
     wake: Arc<Notify>,
 }
@@ -97,6 +100,7 @@ impl Store {
             filling: AtomicU64::new(0),
             scan_wanted: AtomicBool::new(false),
             needed: Mutex::default(),
+            names: Arc::default(),
             wake,
         });
         let dir = config.dir.clone();
@@ -130,6 +134,11 @@ impl Store {
         {
             tell_pending(&problem);
         }
+    }
+
+    /// What the rules remember of the tree.
+    pub(crate) fn names(&self) -> Arc<Mutex<Names>> {
+        Arc::clone(&self.state.names)
     }
 
     /// Hands records over to be written together.

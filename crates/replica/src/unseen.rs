@@ -29,7 +29,15 @@ impl Span {
     }
 
     fn contains(&self, csn: Csn) -> bool {
-        Some(csn) > self.after && csn <= self.until
+        csn.server_id() == self.until.server_id() && Some(csn) > self.after && csn <= self.until
+    }
+
+    fn around(self, other: Span) -> Span {
+        Span { after: self.after.min(other.after), until: self.until.max(other.until) }
+    }
+
+    fn key(&self) -> (ServerId, bool) {
+        (self.until.server_id(), self.after.is_some())
     }
 }
 
@@ -37,9 +45,13 @@ impl Span {
 /// where it stands. A replica that lacks a state in here has not necessarily had it; what else its vector covers, and it has
 /// no more, it has seen deleted.
 ///
-/// Whoever takes over a vector takes over what goes with it here. One span for every server: two become one around both.
+/// A span from the beginning says that something may have been refused, or left out: what is not there was not necessarily deleted.
+/// It says nothing of what is there. A part, which begins after a CSN, was put back: what is there has not what is in it.
+///
+/// Whoever takes over a vector takes over what goes with it here. For every server one span from the beginning and one part: two
+/// of a kind become one around both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unseen(BTreeMap<ServerId, Span>);
+pub struct Unseen(BTreeMap<(ServerId, bool), Span>);
 
 impl Unseen {
     /// Everything that the vector covers.
@@ -53,7 +65,7 @@ impl Unseen {
         let rest = |span: Span| {
             let server = span.until.server_id();
             let Some(reached) = vector.get(server) else { return Some(span) };
-            let Some(theirs) = unseen.get(server) else {
+            let Some(theirs) = unseen.around(server) else {
                 let after = span.after.max(Some(reached));
                 return (after < Some(span.until)).then_some(Span { after, ..span });
             };
@@ -72,7 +84,7 @@ impl Unseen {
 
     /// Takes away the spans that `expired` has just so; what has grown since is kept.
     pub fn remove(&mut self, expired: &Unseen) {
-        self.0.retain(|server, span| expired.get(*server) != Some(*span));
+        self.0.retain(|_, span| !expired.has(*span));
     }
 
     /// Adds what lies after `after`, or from the beginning, up to `until`, if anything does.
@@ -89,30 +101,43 @@ impl Unseen {
 
     /// Adds a span.
     pub fn add(&mut self, span: Span) {
-        let known = self.0.entry(span.until.server_id()).or_insert(span);
-        *known = Span { after: known.after.min(span.after), until: known.until.max(span.until) };
+        let known = self.0.entry(span.key()).or_insert(span);
+        *known = known.around(span);
     }
 
     /// Whether the CSN is in one of the spans.
     pub fn contains(&self, csn: Csn) -> bool {
-        self.0.get(&csn.server_id()).is_some_and(|span| span.contains(csn))
+        self.of(csn.server_id()).any(|span| span.contains(csn))
     }
 
-    /// Without the spans from the beginning. Those say that something may have been refused, or left out: what is not there was not necessarily
-    /// deleted. They say nothing of what is there.
+    /// Whether the CSN is in a part.
+    pub fn is_in_part(&self, csn: Csn) -> bool {
+        self.of(csn.server_id()).any(|span| span.after.is_some() && span.contains(csn))
+    }
+
+    /// Without the spans from the beginning.
     #[must_use]
     pub fn parts(&self) -> Unseen {
         self.iter().filter(|span| span.after.is_some()).collect()
     }
 
-    /// One span per server, by serverID.
+    /// Whether it has just this span.
+    pub fn has(&self, span: Span) -> bool {
+        self.0.get(&span.key()) == Some(&span)
+    }
+
+    /// All spans, by serverID.
     pub fn iter(&self) -> impl Iterator<Item = Span> + '_ {
         self.0.values().copied()
     }
 
-    /// The span of this server.
-    pub fn get(&self, server: ServerId) -> Option<Span> {
-        self.0.get(&server).copied()
+    /// The spans of this server.
+    pub fn of(&self, server: ServerId) -> impl Iterator<Item = Span> + '_ {
+        self.0.range((server, false)..=(server, true)).map(|(_, span)| *span)
+    }
+
+    fn around(&self, server: ServerId) -> Option<Span> {
+        self.of(server).reduce(Span::around)
     }
 }
 
@@ -144,11 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn two_spans_become_one_around_both() {
+    fn two_spans_of_a_kind_become_one_around_both() {
         let mut unseen: Unseen = [span(Some(3), 5), span(Some(8), 9)].into_iter().collect();
         assert_eq!(unseen.iter().collect::<Vec<_>>(), [span(Some(3), 9)]);
+        unseen.add(span(None, 1));
         unseen.add(span(None, 4));
-        assert_eq!(unseen.get(csn(1, 1).server_id()), Some(span(None, 9)));
+        assert_eq!(unseen.iter().collect::<Vec<_>>(), [span(None, 4), span(Some(3), 9)]);
+        assert_eq!(unseen.parts().iter().collect::<Vec<_>>(), [span(Some(3), 9)]);
+        assert_eq!([3, 4, 9].map(|second| unseen.is_in_part(csn(second, 1))), [false, true, true]);
     }
 
     #[test]

@@ -27,12 +27,12 @@ impl Seen {
     fn covers_all(&self, until: Csn, other: &Unseen) -> bool {
         let server = until.server_id();
         let is_missing_there = |after: Option<Csn>, until: Csn| {
-            other.get(server).is_some_and(|span| span.after() <= after && span.until() >= until)
+            other.of(server).any(|span| span.after() <= after && span.until() >= until)
         };
         let reached = self.vector.get(server);
-        let own = self.unseen.get(server).filter(|span| span.after() < Some(until));
+        let mut own = self.unseen.of(server).filter(|span| span.after() < Some(until));
         let all_else = reached >= Some(until) || is_missing_there(reached, until);
-        all_else && own.is_none_or(|span| is_missing_there(span.after(), until.min(span.until())))
+        all_else && own.all(|span| is_missing_there(span.after(), until.min(span.until())))
     }
 }
 
@@ -55,10 +55,8 @@ impl Side {
     /// database was put back.
     pub fn saw(&self, known: &Known, csn: Csn) -> bool {
         let Seen { vector, unseen } = &self.seen;
-        let span = unseen.get(csn.server_id()).filter(|_| unseen.contains(csn));
-        let is_in =
-            || !known.refused && known.last() >= Some(csn) && span.is_some_and(|span| span.after().is_none());
-        vector.covers(csn) && (span.is_none() || is_in())
+        let is_in = !known.refused && known.last() >= Some(csn);
+        vector.covers(csn) && !unseen.is_in_part(csn) && (is_in || !unseen.contains(csn))
     }
 
     /// What it has seen of the entries that it has, or of those that it lacks.

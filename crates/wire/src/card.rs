@@ -192,11 +192,13 @@ pub(crate) fn unseen_elements(unseen: &Unseen) -> Vec<schema::UnseenSpan> {
 
 /// The same back.
 pub(crate) fn unseen(spans: &[schema::UnseenSpan], place: Place) -> Result<Unseen, WireError> {
-    check("spans", place.clone(), spans.len(), limits::VECTOR_CSNS_MAX)?;
+    // From the beginning and after a CSN.
+    check("spans", place.clone(), spans.len(), 2 * limits::VECTOR_CSNS_MAX)?;
     let mut unseen = Unseen::default();
     for schema::UnseenSpan { after, until } in spans {
+        let is_other = |known: Span| known.after().is_some() != after.is_some();
         let span = Span::new(*after, *until)
-            .filter(|_| unseen.get(until.server_id()).is_none())
+            .filter(|_| unseen.of(until.server_id()).all(is_other))
             .ok_or(WireError::TwoCsns { place: place.clone(), server: until.server_id() })?;
         unseen.add(span);
     }

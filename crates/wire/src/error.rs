@@ -129,12 +129,6 @@ pub enum WireError {
         /// The change.
         csn: Csn,
     },
-    /// Changes of an entry, beside the word that they are too many to be told.
-    #[error("The past of entry {uuid} tells of changes that are too many to be told.")]
-    ManyTold {
-        /// The entry.
-        uuid: EntryUuid,
-    },
     /// A move of one entry in the past of another one.
     #[error("The past of entry {uuid} has a move of entry {child}.")]
     ForeignMove {

@@ -12,9 +12,10 @@ use xmppsync_replica::{Csn, EntryUuid, Move, Seen, Side};
 pub struct Past {
     /// The entry.
     pub uuid: EntryUuid,
-    /// The changes that are in it, as far as they are remembered; `None`: too many to be told.
-    /// [`limits::PAST_CHANGES_MAX`] at most.
-    pub changes: Option<Vec<Csn>>,
+    /// The changes that are in it, as far as they are remembered; [`limits::PAST_CHANGES_MAX`] at most.
+    pub changes: Vec<Csn>,
+    /// There are too many to be told: those that were seen are in it, and `changes` are others.
+    pub has_many: bool,
     /// Those that wait for it or for another entry, and are not in it; as many at most.
     pub waiting: Vec<Csn>,
     /// When it was deleted, for one that is only there because of its children: the state then is glue.
@@ -30,9 +31,9 @@ pub struct Past {
 impl Past {
     /// One of which nothing is remembered yet.
     pub fn new(uuid: EntryUuid) -> Past {
-        let changes = Some(Vec::new());
-        let (waiting, moves) = (Vec::new(), Vec::new());
-        Past { uuid, changes, waiting, deleted: None, is_refused: false, in_doubt: false, moves }
+        let (changes, waiting, moves) = (Vec::new(), Vec::new(), Vec::new());
+        let (has_many, is_refused, in_doubt) = (false, false, false);
+        Past { uuid, changes, has_many, waiting, deleted: None, is_refused, in_doubt, moves }
     }
 
     pub(crate) fn to_element(&self) -> Result<Element, WireError> {
@@ -44,8 +45,8 @@ impl Past {
             deleted: self.deleted,
             refused: self.is_refused,
             doubt: self.in_doubt,
-            many: self.changes.is_none(),
-            csns: self.changes.clone().unwrap_or_default(),
+            many: self.has_many,
+            csns: self.changes.clone(),
             waits: self.waiting.clone(),
             moves: self.moves.iter().map(moved).collect(),
         };
@@ -54,13 +55,11 @@ impl Past {
 
     pub(crate) fn from_schema(past: schema::Past) -> Result<Past, WireError> {
         let uuid = past.uuid;
-        if past.many && !past.csns.is_empty() {
-            return Err(WireError::ManyTold { uuid });
-        }
         let moved = |schema::Move { csn, from, to, made }| Move { csn, child: uuid, from, to, made };
         let past = Past {
             uuid,
-            changes: (!past.many).then_some(past.csns),
+            changes: past.csns,
+            has_many: past.many,
             waiting: past.waits,
             deleted: past.deleted,
             is_refused: past.refused,
@@ -72,9 +71,8 @@ impl Past {
     }
 
     fn check(&self) -> Result<(), WireError> {
-        let changes = self.changes.as_ref().map_or(0, Vec::len);
         for (what, found, max) in [
-            ("changes", changes, limits::PAST_CHANGES_MAX),
+            ("changes", self.changes.len(), limits::PAST_CHANGES_MAX),
             ("waiting changes", self.waiting.len(), limits::PAST_CHANGES_MAX),
             ("moves", self.moves.len(), limits::PAST_MOVES_MAX),
         ] {
@@ -96,7 +94,7 @@ pub fn past_size_estimate(past: &Past) -> usize {
     // <move csn='40' from='36' to='36' made='false'></move>
     const MOVE_BYTES: usize = 159;
     PAST_BYTES
-        + past.changes.as_ref().map_or(0, Vec::len) * CSN_BYTES
+        + past.changes.len() * CSN_BYTES
         + past.waiting.len() * WAITS_BYTES
         + past.moves.len() * MOVE_BYTES
 }

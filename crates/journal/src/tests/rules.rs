@@ -299,6 +299,7 @@ fn old_moves_and_losses_go_and_marks_stay() {
     journal.write(&records).unwrap();
     let trimmed = journal.trim(LATE, AGE, &[]).unwrap();
     assert_eq!((trimmed.dropped, trimmed.tombstones, trimmed.more), (0, 0, false));
+    assert_eq!(trimmed.moves, Some(tick(99)));
     assert_eq!((journal.moves().unwrap().len(), journal.moves().unwrap()[0].csn), (50, tick(100)));
     assert_eq!((journal.lost().unwrap().len(), &journal.lost().unwrap()[0].0), (51, &lost(tick(7), "sn")));
     assert_eq!((journal.glue().unwrap().len(), journal.orphans().unwrap().len()), (1, 1));

@@ -4,12 +4,11 @@ use super::{Answers, Refusal, busy, no_journal, written};
 use crate::heal::knowledge::{Looked, look};
 use crate::heal::{self, HealError, Healed, Healer};
 use crate::limits;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use xmpp_parsers::jid::FullJid;
 use xmpp_parsers::minidom::Element;
-use xmppsync_replica::{Change, Csn, EntryUuid, Known, Operation, Side};
+use xmppsync_replica::{Change, Csn, EntryUuid, Known, Operation, Seen, Side};
 use xmppsync_wire::limits as wire;
 use xmppsync_wire::{
     Entries, Fetch, Offer, Past, Payload, encoded_size_estimate, past_size_estimate, side_size_estimate,
@@ -61,7 +60,8 @@ impl Filling {
 
     /// `false`: it has no room.
     fn add(&mut self, uuid: EntryUuid, looked: Looked, is_first: bool) -> bool {
-        let past = past(uuid, &looked);
+        let seen = self.entries.side.as_ref().map(|side| &side.seen);
+        let past = past(uuid, &looked, seen);
         let past_bytes = past.as_ref().map_or(0, past_size_estimate);
         let state = state(uuid, looked, self.entry_bytes_max.saturating_sub(past_bytes));
         let bytes = match &state {
@@ -96,15 +96,22 @@ fn state(uuid: EntryUuid, Looked { state, known, .. }: Looked, bytes_max: usize)
 }
 
 /// What there is to say of an entry's past.
-fn past(uuid: EntryUuid, Looked { known, moves, .. }: &Looked) -> Option<Past> {
+fn past(uuid: EntryUuid, looked: &Looked, seen: Option<&Seen>) -> Option<Past> {
+    let Looked { known, moves, .. } = looked;
     let Known { glue, tombstone, changes, waiting, refused, in_doubt, .. } = known;
-    let list = |csns: &BTreeSet<Csn>, max: usize| csns.iter().copied().take(max).collect::<Vec<_>>();
+    let has_many = looked.has_many();
+    // Of many those are told that nothing else tells of.
+    let is_told = |csn: &Csn| !has_many || !seen.is_some_and(|seen| seen.covers(*csn));
+    let mut changes: Vec<Csn> = changes.iter().copied().filter(is_told).collect();
+    let is_cut = changes.len() > limits::PAST_CHANGES_MAX;
+    changes.truncate(limits::PAST_CHANGES_MAX);
     let past = Past {
-        changes: (changes.len() <= limits::PAST_CHANGES_MAX).then(|| list(changes, changes.len())),
-        waiting: list(waiting, limits::PAST_WAITING_MAX),
+        changes,
+        has_many,
+        waiting: waiting.iter().copied().take(limits::PAST_WAITING_MAX).collect(),
         deleted: tombstone.filter(|_| glue.is_some()),
         is_refused: *refused,
-        in_doubt: *in_doubt,
+        in_doubt: *in_doubt || is_cut,
         // The last ones count most.
         moves: moves[moves.len().saturating_sub(limits::PAST_MOVES_MAX)..].to_vec(),
         ..Past::new(uuid)

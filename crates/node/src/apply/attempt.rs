@@ -9,13 +9,14 @@ use crate::merging::{self, Merged, Scratch, Taking};
 use crate::shared::{Shared, inventory_record, lock};
 use crate::to_apply::{Ahead, Incoming};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 use xmppsync_journal::Record;
 use xmppsync_replica::{Change, Csn, EntryUuid, Operation, Seen, Vector};
 
-pub(super) enum Attempt {
-    Committed(Box<Committed>),
+pub(super) enum Attempt<'a> {
+    /// To be noted while this is held: what is in the database is not told of yet.
+    Committed(Box<Committed>, MutexGuard<'a, ()>),
     /// The change at this index aborted the transaction.
     FailedAt(usize, Failure),
     /// The change at this index cannot be made inside of a transaction.
@@ -74,19 +75,20 @@ impl Committed {
     }
 }
 
-pub(super) fn attempt(
-    shared: &Shared,
+pub(super) fn attempt<'a>(
+    shared: &'a Shared,
     transaction: &mut dyn Transaction,
     work: &[Incoming],
     careful: bool,
     marking: bool,
-) -> Attempt {
+) -> Attempt<'a> {
     let atomic = match transaction.begin() {
         Ok(atomic) => atomic,
         Err(failure) => return Attempt::Temporary(None, failure),
     };
     // Without transactions each change stands alone, so that a failed one takes no other with it.
     let work = if atomic { work } else { &work[..work.len().min(1)] };
+    let mut committing = (!atomic).then(|| lock(&shared.committing));
     match fill(shared, transaction, work, careful) {
         Ok((committed, vector)) => {
             committed.scratch.announce(shared);
@@ -100,8 +102,9 @@ pub(super) fn attempt(
                 Ok(()) => {}
             }
             fail_point(FailPoint::Applying);
+            let committing = committing.take().unwrap_or_else(|| lock(&shared.committing));
             match commit(transaction, &vector, atomic) {
-                Ok(()) => Attempt::Committed(committed),
+                Ok(()) => Attempt::Committed(committed, committing),
                 Err(failure) => Attempt::Temporary(None, failure),
             }
         }
@@ -118,7 +121,7 @@ fn fill(
     transaction: &mut dyn Transaction,
     work: &[Incoming],
     careful: bool,
-) -> Result<(Box<Committed>, Vector), Attempt> {
+) -> Result<(Box<Committed>, Vector), Attempt<'static>> {
     let mut vector = lock(&shared.vector).clone();
     let mut done = Box::new(Committed { count: work.len(), ..Committed::default() });
     let begun = Instant::now();
@@ -147,7 +150,7 @@ struct Step<'a> {
 
 impl Step<'_> {
     /// `careful`: by the rules.
-    fn make(mut self, incoming: &Incoming, careful: bool) -> Result<(), Attempt> {
+    fn make(mut self, incoming: &Incoming, careful: bool) -> Result<(), Attempt<'static>> {
         let Some(change) = incoming.change() else { return self.note(incoming) };
         if is_outdated(self.shared, incoming) {
             return Ok(());
@@ -160,7 +163,7 @@ impl Step<'_> {
         }
         let is_made = match self.plainly(incoming, change, careful) {
             Outcome::Applied => {
-                self.note_plain(incoming, change);
+                self.note_plain(incoming, change).map_err(|outcome| failed(self.index, outcome))?;
                 true
             }
             Outcome::Refused(failure) if !failure.is_missing_entry() => {
@@ -177,7 +180,7 @@ impl Step<'_> {
     }
 
     /// What is no change.
-    fn note(&mut self, incoming: &Incoming) -> Result<(), Attempt> {
+    fn note(&mut self, incoming: &Incoming) -> Result<(), Attempt<'static>> {
         let Step { shared, transaction, done, vector, index } = self;
         match incoming {
             Incoming::Moves(moves) => {
@@ -220,18 +223,20 @@ impl Step<'_> {
         }
     }
 
-    fn note_plain(&mut self, incoming: &Incoming, change: &Change) {
-        self.done.records.push(inventory_record(change));
+    fn note_plain(&mut self, incoming: &Incoming, change: &Arc<Change>) -> Result<(), Outcome> {
+        let Step { shared, transaction, done, vector, .. } = self;
+        done.records.push(inventory_record(change));
         if matches!(incoming, Incoming::New(_) | Incoming::State(_) | Incoming::Take(_)) {
-            self.done.scratch.note_state(self.shared, self.transaction, change);
+            done.scratch.note_state(shared, *transaction, vector, change)?;
         }
         if let Operation::Delete { .. } = change.operation {
-            self.done.scratch.handle_deleted(self.shared, change);
+            done.scratch.handle_deleted(shared, change);
         }
+        Ok(())
     }
 
     /// Returns whether it is made.
-    fn by_rules(&mut self, incoming: &Incoming, change: &Arc<Change>) -> Result<bool, Attempt> {
+    fn by_rules(&mut self, incoming: &Incoming, change: &Arc<Change>) -> Result<bool, Attempt<'static>> {
         let temporary = |failure| Attempt::Temporary(Some(self.index), failure);
         if is_overtaken(self.transaction, incoming).map_err(temporary)? {
             return Ok(false);
@@ -276,7 +281,7 @@ impl Step<'_> {
 }
 
 /// What an outcome that ends the transaction means for the attempt.
-fn failed(index: usize, outcome: Outcome) -> Attempt {
+fn failed(index: usize, outcome: Outcome) -> Attempt<'static> {
     match outcome {
         Outcome::Alone(_) => Attempt::AloneAt(index),
         Outcome::Failed(failure) | Outcome::Refused(failure) => Attempt::FailedAt(index, failure),
@@ -315,12 +320,13 @@ fn handle_deleted(shared: &Shared, change: &Change) {
 
 /// Makes a change that commits by itself, like [`attempt`] without a transaction. A crash before the vector is stored makes it come
 /// again.
-pub(super) fn apply_alone(
-    shared: &Shared,
+pub(super) fn apply_alone<'a>(
+    shared: &'a Shared,
     transaction: &mut dyn Transaction,
     incoming: &Incoming,
     careful: bool,
-) -> Attempt {
+) -> Attempt<'a> {
+    let committing = lock(&shared.committing);
     transaction.set_exclusive(true);
     let attempted = fill(shared, transaction, std::slice::from_ref(incoming), careful);
     let marked = match &attempted {
@@ -337,7 +343,7 @@ pub(super) fn apply_alone(
     };
     // Where that fails, the next transaction stores it.
     let _ = transaction.write_context_csn(&vector);
-    Attempt::Committed(committed)
+    Attempt::Committed(committed, committing)
 }
 
 /// The vector is written in the transaction that it describes: both are durable or neither is. Without a

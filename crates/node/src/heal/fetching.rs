@@ -103,6 +103,11 @@ impl Healer {
     }
 }
 
+/// The side of an entry of which it remembers too much to tell: as if it had forgotten all that it has seen.
+pub(super) fn forgetful(side: &Side) -> Side {
+    Side { floor: side.seen.vector.clone(), ..side.clone() }
+}
+
 /// What an answer says of each of these entries; nothing of those that the peer could not apply itself.
 fn together(
     answer: Entries,
@@ -110,8 +115,7 @@ fn together(
     page: &BTreeSet<EntryUuid>,
 ) -> Result<Vec<Theirs>, HealError> {
     let side = Arc::new(answer.side.ok_or(HealError::Unexpected)?);
-    // It remembers too much to tell: as if it had forgotten all.
-    let forgetful = Arc::new(Side { floor: side.seen.vector.clone(), ..Side::clone(&side) });
+    let forgetful = Arc::new(forgetful(&side));
     let mut pasts: BTreeMap<EntryUuid, Past> =
         answer.pasts.into_iter().map(|past| (past.uuid, past)).collect();
     let mut together = |uuid: EntryUuid, state: Option<Change>| {
@@ -121,12 +125,12 @@ fn together(
             state => (state, past.deleted),
         };
         let (entry, glue) = prints(state.as_ref());
-        let side = if past.changes.is_some() { &side } else { &forgetful };
+        let side = if past.has_many { &forgetful } else { &side };
         let known = Known {
             entry,
             glue,
             tombstone,
-            changes: past.changes.into_iter().flatten().collect(),
+            changes: past.changes.into_iter().collect(),
             waiting: past.waiting.into_iter().collect(),
             refused: past.is_refused,
             in_doubt: past.in_doubt,

@@ -1,6 +1,6 @@
 //! What becomes of the entries that both do not have alike, and what of that goes into the database here.
 
-use super::fetching::Theirs;
+use super::fetching::{Theirs, forgetful};
 use super::knowledge::{Likeness, Looked, look};
 use super::offering::Offers;
 use super::{HealError, Healed, Healer, as_put, tombstone};
@@ -171,9 +171,14 @@ impl Healer {
         let mut pairs: Vec<Pair> = Vec::with_capacity(page.len());
         for theirs in page {
             let own = own.remove(&theirs.uuid).unwrap_or_default();
-            let before = pairs.last().filter(|before| Arc::ptr_eq(&before.theirs.side, &theirs.side));
-            let sides = match before {
+            // Both sides judge by the same.
+            let has_many = own.has_many();
+            let is_like = |before: &&Pair| {
+                Arc::ptr_eq(&before.theirs.side, &theirs.side) && before.own.has_many() == has_many
+            };
+            let sides = match pairs.last().filter(is_like) {
                 Some(before) => Arc::clone(&before.sides),
+                None if has_many => Arc::new(self.sides(&forgetful(&here), &theirs.side)),
                 None => Arc::new(self.sides(&here, &theirs.side)),
             };
             pairs.push(Pair { theirs, own, sides });

@@ -2,7 +2,7 @@
 
 use crate::limits;
 use crate::merging;
-use crate::reads;
+use crate::reads::{self, Moment, OutOfTurn};
 use crate::shared::{Shared, lock};
 use std::collections::{BTreeMap, BTreeSet};
 use xmppsync_journal::limits::SET_ASIDES_MAX;
@@ -23,6 +23,13 @@ pub(crate) struct Looked {
     pub(crate) moves: Vec<Move>,
 }
 
+impl Looked {
+    /// Whether it remembers too many changes to tell another replica of all.
+    pub(crate) fn has_many(&self) -> bool {
+        self.known.changes.len() > limits::PAST_CHANGES_MAX
+    }
+}
+
 /// What the journal knows of an entry.
 #[derive(Default)]
 struct Recorded {
@@ -37,42 +44,50 @@ struct Records {
     entries: BTreeMap<EntryUuid, Recorded>,
 }
 
-/// Looks at entries. Returns how far this replica had come before. `None`: there is no journal, or the replica is being stopped.
-///
-/// What is written meanwhile is in the database a moment before it is in the journal, and must not look like an entry that cannot be
-/// read.
+/// Looks at entries. Returns how far this replica had come at the first of them: of those that were looked at later what came
+/// since is in the list of their changes. `None`: there is no journal, or the replica is being stopped.
 pub(crate) async fn look(
     shared: &Shared,
     uuids: &[EntryUuid],
 ) -> Option<(Side, BTreeMap<EntryUuid, Looked>)> {
-    let seen = shared.seen();
-    let mut side = Side { seen, floor: Vector::default() };
+    let mut first: Option<Side> = None;
     let mut looked = BTreeMap::new();
-    let mut open = uuids.to_vec();
-    for attempt in 1..=limits::LOOK_AGAIN_MAX {
-        let states = reads::entries(shared, open.clone()).await?;
-        let asked = open.clone();
-        let records = shared.store.ask(move |journal| records(journal, &asked)).await.ok()?;
-        side.floor = clamped(&records.floor, &side.seen.vector);
-        let mut moves = moves(shared, &open);
-        let mut again = Vec::new();
-        let mut entries = records.entries;
-        for (uuid, state) in open.iter().zip(states) {
-            let recorded = entries.remove(uuid).unwrap_or_default();
-            if state.is_none() && recorded.is_listed && attempt < limits::LOOK_AGAIN_MAX {
-                again.push(*uuid);
-            } else {
-                let moves = moves.remove(uuid).unwrap_or_default();
-                looked.insert(*uuid, together(shared, &side.seen, (*uuid, state, recorded, moves)));
-            }
-        }
-        if again.is_empty() {
-            break;
-        }
-        open = again;
-        tokio::time::sleep(limits::LOOK_AGAIN_PAUSE).await;
+    for uuids in uuids.chunks(limits::LOOKED_UP_AT_ONCE) {
+        let (side, some) = look_at_once(shared, uuids).await?;
+        // What is forgotten since the first of them is in the list of those.
+        let side = Side { floor: side.floor, seen: first.map_or(side.seen, |first| first.seen) };
+        first = Some(Side { floor: clamped(&side.floor, &side.seen.vector), ..side });
+        looked.extend(some);
     }
-    Some((side, looked))
+    first.zip(Some(looked))
+}
+
+/// What clients write meanwhile is in the database a moment before it is in the journal, and must not look like an entry that cannot be
+/// read.
+async fn look_at_once(shared: &Shared, uuids: &[EntryUuid]) -> Option<(Side, BTreeMap<EntryUuid, Looked>)> {
+    let mut attempts = 1..=limits::LOOK_AGAIN_MAX;
+    loop {
+        let Moment { seen, states, asides } = reads::entries_now(shared, uuids.to_vec()).await?;
+        let asked = uuids.to_vec();
+        let Records { floor, mut entries } =
+            shared.store.ask(move |journal| records(journal, &asked)).await.ok()?;
+        let is_odd = |(uuid, state): (&EntryUuid, &Option<Change>)| {
+            state.is_none() && entries.get(uuid).is_some_and(|recorded| recorded.is_listed)
+        };
+        if uuids.iter().zip(&states).any(is_odd) && attempts.next().is_some() {
+            tokio::time::sleep(limits::LOOK_AGAIN_PAUSE).await;
+            continue;
+        }
+        let mut moves = moves(shared, uuids);
+        let mut looked = BTreeMap::new();
+        for ((uuid, state), aside) in uuids.iter().zip(states).zip(asides) {
+            let recorded = entries.remove(uuid).unwrap_or_default();
+            let moves = moves.remove(uuid).unwrap_or_default();
+            looked.insert(*uuid, together(shared, &seen, (*uuid, state, recorded, aside, moves)));
+        }
+        let floor = clamped(&floor, &seen.vector);
+        return Some((Side { seen, floor }, looked));
+    }
 }
 
 /// The journal is told of what a comparison brought before that is in the database: until then the floor says nothing of it.
@@ -122,17 +137,13 @@ fn records(journal: &Journal, uuids: &[EntryUuid]) -> Result<Records, JournalErr
 fn together(
     shared: &Shared,
     seen: &Seen,
-    (uuid, state, recorded, moves): (EntryUuid, Option<Change>, Recorded, Vec<Move>),
+    (uuid, state, recorded, aside, moves): (EntryUuid, Option<Change>, Recorded, OutOfTurn, Vec<Move>),
 ) -> Looked {
     let (fresh, deleted) = {
         let captured = lock(&shared.captured);
         (captured.later(uuid, None), captured.deleted.get(uuid))
     };
-    let (waiting, is_awaited, ahead) = {
-        let to_apply = lock(&shared.to_apply);
-        let waiting = &to_apply.waiting;
-        (waiting.of(uuid), waiting.is_awaited(uuid), to_apply.ahead.of(uuid).collect::<Vec<Csn>>())
-    };
+    let OutOfTurn { waiting, is_awaited, ahead } = aside;
     let is_doubted = lock(&shared.names).doubts.contains(&uuid);
     let is_in = |csn: &Csn| csn.server_id() == shared.own || seen.vector.covers(*csn);
     let changes = recorded.changes.into_iter().filter(is_in);

@@ -64,6 +64,12 @@ impl Names {
         }
     }
 
+    /// The journal has forgotten the moves up to this one.
+    pub(crate) fn forget_moves(&mut self, until: Csn) {
+        self.moves = self.moves.split_off(&until);
+        self.moves.remove(&until);
+    }
+
     /// All of it, for another journal.
     pub(crate) fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let moves = self.moves.values().copied().map(Record::Move);

@@ -33,6 +33,17 @@ pub(super) struct HostTree<'a> {
     is_state: bool,
 }
 
+/// Glue that a state brought is what it is everywhere: the database says of every entry when it was made, and by whom.
+pub(super) fn make_glue(
+    shared: &Shared,
+    transaction: &mut dyn Transaction,
+    scratch: &mut Scratch,
+    applied: &Vector,
+    state: &Arc<Change>,
+) -> Result<(), Outcome> {
+    HostTree::new(shared, transaction, scratch, applied, state).make_glue(state.uuid, state.csn)
+}
+
 impl<'a> HostTree<'a> {
     pub(super) fn new(
         shared: &'a Shared,

@@ -348,6 +348,10 @@ impl Keeper {
                     // What the driver has noted since is on its way here.
                     lock(&self.unseen).remove(&self.remembered.take_unseen());
                 }
+                if let Some(until) = trimmed.moves {
+                    self.remembered.forget_moves(until);
+                    lock(&self.state.names).forget_moves(until);
+                }
                 let lacking = trimmed.forced.map(|forced| forced.lacking).unwrap_or_default();
                 self.told.retain(|told| absent.contains(told));
                 for jid in lacking.into_iter().filter_map(|place| absent.get(place)) {

@@ -63,6 +63,11 @@ impl Remembered {
         self.names.glue.contains(&uuid)
     }
 
+    /// The journal has forgotten the moves up to this one.
+    pub(super) fn forget_moves(&mut self, until: Csn) {
+        self.names.forget_moves(until);
+    }
+
     /// It counts as seen from now on.
     pub(super) fn take_unseen(&mut self) -> Unseen {
         std::mem::take(&mut self.unseen)

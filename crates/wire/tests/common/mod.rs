@@ -217,13 +217,13 @@ fn csns() -> impl Strategy<Value = Vec<Csn>> {
 
 pub(crate) fn past() -> impl Strategy<Value = Past> {
     let step = (any_csn(), parent(), entry_uuid(), any::<bool>());
-    let flags = (any::<bool>(), any::<bool>());
-    let changes = (proptest::option::of(csns()), csns(), proptest::option::of(any_csn()));
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let changes = (csns(), csns(), proptest::option::of(any_csn()));
     (entry_uuid(), changes, flags, vec(step, 0..4)).prop_map(
-        |(uuid, (changes, waiting, deleted), (is_refused, in_doubt), moves)| {
+        |(uuid, (changes, waiting, deleted), (has_many, is_refused, in_doubt), moves)| {
             let moved = |(csn, from, to, made)| Move { csn, child: uuid, from, to, made };
             let moves = moves.into_iter().map(moved).collect();
-            Past { uuid, changes, waiting, deleted, is_refused, in_doubt, moves }
+            Past { uuid, changes, has_many, waiting, deleted, is_refused, in_doubt, moves }
         },
     )
 }
