@@ -89,6 +89,7 @@ pub struct XmppServer {
     options: XmppOptions,
     listeners: Listeners,
     accounts: Vec<(String, String)>,
+    was_killed: bool,
     start_took: Duration,
 }
 
@@ -111,6 +112,7 @@ impl XmppServer {
             options,
             listeners,
             accounts,
+            was_killed: false,
             start_took: Duration::ZERO,
         };
         xmpp.make_directories()?;
@@ -187,8 +189,13 @@ impl XmppServer {
     /// When it does not start in time.
     pub fn start_again(&mut self, data: XmppData) -> Result<()> {
         match (data, self.options.kind) {
+            (XmppData::Keep, XmppKind::Ejabberd) if self.was_killed => self.run_ejabberd_with_accounts(),
             (XmppData::Keep, _) => self.run(),
-            (XmppData::Drop, XmppKind::Ejabberd) => self.run_ejabberd_anew(),
+            (XmppData::Drop, XmppKind::Ejabberd) => {
+                let database = self.dir.join(ejabberd::DIRECTORIES[0]);
+                fs::remove_dir_all(&database).context(|| format!("cannot remove {}", database.display()))?;
+                self.run_ejabberd_with_accounts()
+            }
             (XmppData::Drop, XmppKind::Prosody) => {
                 prosody::drop_data(&self.dir)?;
                 self.run()
@@ -196,15 +203,17 @@ impl XmppServer {
         }
     }
 
-    /// Nobody may log in before the accounts are there again: a client whose password is refused waits for minutes.
-    fn run_ejabberd_anew(&mut self) -> Result<()> {
-        let database = self.dir.join(ejabberd::DIRECTORIES[0]);
-        fs::remove_dir_all(&database).context(|| format!("cannot remove {}", database.display()))?;
+    /// It keeps in memory for a while what it is told, and a killed one may lack accounts that it had a moment before. Nobody may log
+    /// in before all are there again: a client whose password is refused waits for minutes.
+    fn run_ejabberd_with_accounts(&mut self) -> Result<()> {
         let whole = self.config_text()?;
         self.write(ejabberd::CONFIG, &ejabberd::without_clients(&whole, &self.options, &self.listeners))?;
         self.run()?;
+        self.was_killed = false;
         for (user, password) in &self.accounts {
-            self.register_again(user, password)?;
+            if !self.has_account(user)? {
+                self.register_again(user, password)?;
+            }
         }
         self.write(ejabberd::CONFIG, &whole)?;
         self.api("reload_config", "{}").map(drop)
@@ -223,6 +232,7 @@ impl XmppServer {
     /// # Errors
     /// When it is not running.
     pub fn kill(&mut self) -> Result<Stopped> {
+        self.was_killed = true;
         self.take_server()?.stop(Signal::KILL, STOP_DEADLINE)
     }
 
@@ -338,6 +348,11 @@ impl XmppServer {
         let domain = &self.options.domain;
         let arguments = format!(r#"{{"user":"{user}","host":"{domain}","password":"{password}"}}"#);
         self.api("register", &arguments).map(drop)
+    }
+
+    fn has_account(&self, user: &str) -> Result<bool> {
+        let arguments = format!(r#"{{"user":"{user}","host":"{}"}}"#, self.options.domain);
+        Ok(self.api("check_account", &arguments)?.trim() == "0")
     }
 
     fn take_server(&mut self) -> Result<Server> {

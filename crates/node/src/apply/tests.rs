@@ -2,16 +2,19 @@
 
 use super::*;
 use crate::clock::LocalClock;
-use crate::host::ContextCsnWrite;
+use crate::host::{ContextCsnWrite, DumpEnd, Reader};
+use crate::reads::{self, Moment, Read};
 use crate::store::{Store, StoreConfig};
 use crate::testing::Nothing;
 use ldap3_proto::proto::{
     LdapAddRequest, LdapModify, LdapModifyRequest, LdapModifyType, LdapPartialAttribute,
 };
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use xmppsync_journal::{Journal, Retention};
 use xmppsync_replica::{Csn, EntryUuid, Operation, ServerId, Vector};
 
@@ -27,6 +30,7 @@ struct Fake<A> {
     open: Vec<u64>,
     context_csn: Vector,
     committed: Vec<(Vec<u64>, Vector)>,
+    on_commit: Box<dyn FnMut()>,
 }
 
 fn fake<A: FnMut(u64) -> Outcome>(answer: A) -> Fake<A> {
@@ -40,6 +44,7 @@ fn fake<A: FnMut(u64) -> Outcome>(answer: A) -> Fake<A> {
         open,
         context_csn,
         committed,
+        on_commit: Box::new(|| {}),
     }
 }
 
@@ -109,6 +114,7 @@ impl<A: FnMut(u64) -> Outcome> Transaction for Fake<A> {
         ContextCsnWrite::Written
     }
     fn commit(&mut self) -> Result<(), Failure> {
+        (self.on_commit)();
         self.committed.push((std::mem::take(&mut self.open), self.context_csn.clone()));
         Ok(())
     }
@@ -149,7 +155,7 @@ fn failure(result: i32) -> Failure {
 }
 
 struct Rig {
-    shared: Shared,
+    shared: Arc<Shared>,
     _dir: TempDir,
 }
 
@@ -170,7 +176,7 @@ impl Rig {
         let store =
             Store::start(Some(journal), config, &vector, &unseen, Arc::new(Nothing), Arc::clone(&wake));
         Rig {
-            shared: Shared::new(clock, own, vector, unseen, store.unwrap(), Arc::new(Nothing), wake),
+            shared: Shared::new(clock, own, vector, unseen, store.unwrap(), Arc::new(Nothing), wake).into(),
             _dir: dir,
         }
     }
@@ -201,6 +207,69 @@ impl Drop for Rig {
     fn drop(&mut self) {
         self.shared.store.close(Vec::new(), Duration::from_secs(30));
     }
+}
+
+/// Entries are read while this is held, so that the vector says of each what is in it.
+#[test]
+fn between_the_commit_and_the_vector_no_entry_is_looked_at() {
+    for atomic in [true, false] {
+        let (rig, mut database) = (Rig::new(), fake(|_| Outcome::Applied));
+        let (shared, commits) = (Arc::clone(&rig.shared), Arc::new(AtomicUsize::new(0)));
+        let seen = Arc::clone(&commits);
+        database.atomic = atomic;
+        database.on_commit = Box::new(move || {
+            assert!(shared.committing.try_lock().is_err());
+            seen.fetch_add(1, Ordering::Relaxed);
+        });
+        rig.push((1..=3).map(change));
+        assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+        assert!(rig.shared.committing.try_lock().is_ok());
+        assert_eq!(
+            (commits.load(Ordering::Relaxed), rig.reached()),
+            (if atomic { 1 } else { 3 }, Some(csn(3)))
+        );
+    }
+}
+
+/// Wants its thread back a few times first.
+struct Watching(Arc<Shared>, Cell<u32>);
+
+impl Reader for Watching {
+    fn read_entry(&mut self, _: &EntryUuid) -> Result<Option<Change>, Failure> {
+        assert!(self.0.committing.try_lock().is_err());
+        Ok(None)
+    }
+    fn dump(&mut self, _: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure> {
+        Ok(DumpEnd::Whole)
+    }
+    fn read_all(&mut self, _: &mut dyn FnMut(Change) -> bool) -> Result<DumpEnd, Failure> {
+        Ok(DumpEnd::Whole)
+    }
+    fn scan(&mut self, _: &mut dyn FnMut(EntryUuid, Csn) -> bool) -> Result<DumpEnd, Failure> {
+        Ok(DumpEnd::Whole)
+    }
+    fn must_yield(&self) -> bool {
+        let left = self.1.get();
+        self.1.set(left.saturating_sub(1));
+        left > 0
+    }
+}
+
+#[test]
+fn while_entries_are_looked_at_nothing_is_committed_and_who_wants_the_thread_back_gets_it() {
+    let (rig, mut database) = (Rig::new(), fake(|_| Outcome::Applied));
+    rig.push((1..=3).map(change));
+    assert_eq!(run(&rig.shared, &mut database), Rest::Empty);
+    let (answer, answered) = oneshot::channel();
+    let mut reader = Watching(Arc::clone(&rig.shared), Cell::new(3));
+    reads::submit(&rig.shared, Read::Entries(vec![change(1).uuid, change(2).uuid], answer));
+    for _ in 0..3 {
+        rig.shared.reads.run(&rig.shared, &mut reader);
+        assert!(rig.shared.committing.try_lock().is_ok());
+    }
+    rig.shared.reads.run(&rig.shared, &mut reader);
+    let Moment { seen, states, asides } = answered.blocking_recv().unwrap();
+    assert_eq!((seen.vector, states.len(), asides.len()), ([csn(3)].into_iter().collect(), 2, 2));
 }
 
 #[test]
