@@ -85,10 +85,8 @@ fn a_name_that_becomes_free_is_given_after_the_journal_was_lost() {
 #[test]
 fn what_is_aside_is_the_same_on_a_server_that_was_loaded_with_it() {
     let mut group = with_conflicts(false);
-    let directory = group.servers[1].database_dir(0);
     group.servers[1].stop().unwrap();
-    fs::remove_dir_all(&directory).unwrap();
-    fs::create_dir(&directory).unwrap();
+    empty(&group.servers[1]);
     group.servers[1].start().unwrap();
     wait_joined(&group.servers[1], PATIENCE);
     settle(&group);

@@ -244,3 +244,54 @@ fn while_it_loads_its_card_says_how_far_and_it_is_nobodys_source() {
     let far = cards.iter().filter(|card| !card.contains("loading 0 of ")).count();
     assert!(far > 0, "no card shows progress: {cards:#?}");
 }
+
+/// A server's disk is lost, and of the two others the one that is there knows less of what it made than the one that is away.
+fn lose_the_disk_while_one_is_away(mut group: Group) {
+    for server in &mut group.servers {
+        server.start().unwrap();
+    }
+    wait_entry(&group.servers[1], PEOPLE, true);
+    let known = add_person(&mut group.servers[1].ldap().unwrap(), "known");
+    settle(&group);
+    group.servers[0].stop().unwrap();
+    let before = add_person(&mut group.servers[1].ldap().unwrap(), "before");
+    group.servers[1].ldap().unwrap().replace(&known, "description", &["of before"]).unwrap();
+    wait_entry(&group.servers[2], &before, true);
+    wait_values(&group.servers[2], &known, "description", &["of before"]);
+    for server in [2, 1] {
+        group.servers[server].stop().unwrap();
+    }
+    empty(&group.servers[1]);
+    group.servers[0].start().unwrap();
+    group.servers[1].start().unwrap();
+    wait_entry(&group.servers[1], &known, true);
+    let after = add_person(&mut group.servers[1].ldap().unwrap(), "after");
+    wait_entry(&group.servers[0], &after, true);
+    group.servers[2].start().unwrap();
+    for server in &group.servers {
+        wait_entry(server, &before, true);
+        wait_entry(server, &after, true);
+        wait_values(server, &known, "description", &["of before"]);
+    }
+    settle(&group);
+}
+
+fn without_offline_messages() -> GroupOptions {
+    let overlay_lines = vec!["xmppsync-offline-messages 0".to_owned()];
+    GroupOptions { servers: 3, overlay_lines, ..GroupOptions::default() }
+}
+
+#[test]
+fn what_a_server_made_before_its_disk_was_lost_comes_from_one_that_was_away_when_it_was_loaded() {
+    let content = ldif::text(&ldif::directory(SUFFIX, 50));
+    lose_the_disk_while_one_is_away(full_and_empty_with(without_offline_messages(), &content));
+}
+
+#[test]
+fn what_a_server_made_before_its_disk_was_lost_comes_from_one_that_was_away_when_it_pulled() {
+    let mut group = group_with(without_offline_messages());
+    for server in &mut group.servers {
+        server.stop().unwrap();
+    }
+    lose_the_disk_while_one_is_away(group);
+}

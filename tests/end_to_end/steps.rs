@@ -2,6 +2,7 @@
 
 use crate::PATIENCE;
 use std::collections::BTreeMap;
+use std::fs;
 use xmppsync_lab::ldap3::{LdapConn, LdapResult, Mod};
 use xmppsync_lab::{
     ContextCsn, Dump, Group, GroupOptions, Ldap, SUFFIX, Slapd, assert_equal_with, ldif, wait_until,
@@ -106,6 +107,13 @@ pub(crate) fn set(attribute: &str, values: &[&str]) -> Mod<Vec<u8>> {
 }
 
 /// Waits until the server holds these values of the attribute, in the order of their bytes.
+/// A disk that is new: database and journal are gone.
+pub(crate) fn empty(server: &Slapd) {
+    let directory = server.database_dir(0);
+    fs::remove_dir_all(&directory).unwrap();
+    fs::create_dir(&directory).unwrap();
+}
+
 pub(crate) fn wait_values(server: &Slapd, dn: &str, attribute: &str, expected: &[&str]) {
     let mut ldap = server.ldap().unwrap();
     let what = format!("{} of {dn:?} on {} is {expected:?}", attribute, server.name());

@@ -2,6 +2,7 @@
 
 mod comparing;
 mod doubting;
+mod forgotten;
 mod loading;
 
 use crate::answers::Answers;
@@ -15,6 +16,7 @@ use crate::reads::{self, Read};
 use crate::replica::ReplicaConfig;
 use crate::shared::{Shared, lock};
 use comparing::{Comparing, Why};
+use forgotten::Forgotten;
 use loading::Load;
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,6 +60,7 @@ struct Running<'a> {
     answering: JoinSet<()>,
     comparing: Comparing,
     load: Load,
+    forgotten: Forgotten,
     /// When to ask again for a thread that reads the database for a new journal.
     next_scan: Option<Instant>,
 }
@@ -125,6 +128,7 @@ impl Driver {
             answering: JoinSet::new(),
             comparing: Comparing::new(self.found.compare, self.first_check()),
             load: Load::new(self.found.loading),
+            forgotten: Forgotten::default(),
             next_scan: None,
             driver: self,
             group,
@@ -227,9 +231,13 @@ impl Running<'_> {
         let load = self.begin_load(now);
         driver.shared.snapshots.expire();
         let scan = self.fill_journal(now);
-        if std::mem::take(&mut self.incoming.lost) {
-            self.handle_lost(now);
+        if let Some(last) = self.incoming.lost.take() {
+            self.handle_forgotten(last);
+            if !self.incoming.empty {
+                self.handle_lost(now);
+            }
         }
+        self.follow_forgotten();
         let check = self.check(now);
         if let Some(needed) = self.incoming.take_needed(&driver.config.group.peers) {
             driver.shared.store.set_needed(needed);

@@ -61,8 +61,10 @@ pub(crate) struct Incoming {
     /// Payloads that were dropped because they could not be decoded or their sender had no right.
     dropped: u64,
     gaps: u64,
-    /// A peer has shown own changes that are not here, and nobody was told yet.
-    pub(crate) lost: bool,
+    /// A peer has shown own changes that are not here, up to this one, and nobody was told yet.
+    pub(crate) lost: Option<Csn>,
+    /// Nothing that anybody has shown is missing any more, and nobody was told yet.
+    pub(crate) healed: bool,
 }
 
 impl Incoming {
@@ -85,7 +87,8 @@ impl Incoming {
             known: KnownPeers::default(),
             dropped: 0,
             gaps: 0,
-            lost: false,
+            lost: None,
+            healed: false,
         }
     }
 
@@ -232,7 +235,10 @@ impl Incoming {
                 }
                 Action::Reconcile { with } => wanted.push(Want::Compare(with)),
                 Action::Gap { origin, from, to } => self.tell_gap(group, config, origin, from, to),
-                Action::Healed => info!("everything that was missing is here"),
+                Action::Healed => {
+                    info!("everything that was missing is here");
+                    self.healed = true;
+                }
             }
         }
         wanted.extend(self.load_from.take().map(Want::Load));

@@ -31,6 +31,8 @@ pub(crate) struct Found {
     pub(crate) unseen: Unseen,
     /// The last change of this server that the journal knows: what it made later follows that.
     pub(crate) own_head: Option<Csn>,
+    /// What this server makes in this run is later, and all that it made before is not.
+    pub(crate) opened: Option<Csn>,
     /// Changes of this server that nobody has heard of, in the order of their CSNs.
     pub(crate) unpublished: Vec<Part>,
     /// The database cannot be told by its vector: the sets of entries have to be compared with a peer.

@@ -104,6 +104,14 @@ impl Outgoing {
         !(self.order.is_empty() && self.bookkeeping.is_empty())
     }
 
+    /// What this server makes from now on follows this, and not what it knows to have made before.
+    pub(crate) fn handle_forgotten(&mut self, csn: Csn) {
+        if self.last_csn < Some(csn) {
+            self.last_csn = Some(csn);
+            self.outbox.skip_to(csn);
+        }
+    }
+
     /// slapd stops: what is held back only to become less goes out.
     pub(crate) fn handle_end(&mut self) {
         self.ends = true;

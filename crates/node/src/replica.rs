@@ -123,7 +123,7 @@ impl Replica {
         database: &Arc<dyn Database>,
         opening: &mut dyn Opening,
     ) -> Result<(Arc<Shared>, opening::Found), OpenError> {
-        let (journal, found) =
+        let (journal, mut found) =
             opening::open(&config.keep.journal, &config.nsuffix, opening, config.server_id)?;
         snapshot::remove_leftovers(&config.keep.journal);
         let wake = Arc::new(Notify::new());
@@ -137,7 +137,9 @@ impl Replica {
         };
         let clock = LocalClock::new(config.max_drift);
         // Later than all that was found.
-        clock.observe([opening.new_csn().map_err(OpeningError::from)?]);
+        let opened = opening.new_csn().map_err(OpeningError::from)?;
+        clock.observe([opened]);
+        found.opened = Some(opened);
         let names = journal.as_ref().map(Names::read).transpose().map_err(OpeningError::from)?;
         let found_aside: Vec<Record> = found.names.records().collect();
         let names = names.unwrap_or_else(|| found.names.clone());

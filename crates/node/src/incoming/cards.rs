@@ -81,6 +81,7 @@ impl Incoming {
     /// A peer has changes of this server that are not here: with a later one made, they would count as seen and deleted.
     fn handle_lost(&mut self, peer: &FullJid, lost: Span, shared: &Shared) {
         shared.add_unseen([lost].into_iter().collect());
+        self.lost = Some(lost.until());
         // One that is empty is loaded.
         if !self.empty {
             warn!(
@@ -88,8 +89,12 @@ impl Incoming {
                  state; its entries are compared",
                 lost.until()
             );
-            self.lost = true;
         }
+    }
+
+    /// The last change of this server that was here at the start, or that a peer has shown since.
+    pub(crate) fn known_own(&self) -> Option<Csn> {
+        self.own.known
     }
 
     fn usable_card(
