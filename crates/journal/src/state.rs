@@ -4,6 +4,7 @@ use crate::codec::CodecError;
 use crate::error::Fault;
 use crate::key::{Packed, pack, unpack};
 use redb::{ReadableTable, Table};
+use std::collections::BTreeSet;
 use xmppsync_replica::{Csn, Span, Unseen, Vector};
 
 /// The version of the tables. A file of another one is foreign.
@@ -29,10 +30,8 @@ pub(crate) const KEY_BYTES: StateKey = (0, 4);
 pub(crate) const KEY_UNSEEN_AT: StateKey = (0, 5);
 const HEAD: u8 = 1;
 const FLOOR: u8 = 2;
-/// The end of a span from the beginning.
+/// The spans of what was not seen.
 const UNSEEN: u8 = 3;
-/// The end of a part, and what it begins after.
-const UNSEEN_PART: u8 = 4;
 
 pub(crate) type StateTable<'txn> = Table<'txn, StateKey, &'static [u8]>;
 
@@ -59,7 +58,7 @@ impl State {
                 KEY_UNSEEN_AT => state.unseen_at = number(value)?,
                 (HEAD, _) => state.head.advance(csn(value)?),
                 (FLOOR, _) => state.floor.advance(csn(value)?),
-                (UNSEEN | UNSEEN_PART, _) => state.unseen.add(span(value)?),
+                (UNSEEN, _) => spans(value)?.into_iter().for_each(|span| state.unseen.add(span)),
                 _ => {}
             }
         }
@@ -73,14 +72,14 @@ impl State {
                 table.insert((what, csn.server_id().get()), pack(csn).as_slice())?;
             }
         }
-        for span in self.unseen.iter().filter(|span| !before.unseen.has(*span)) {
-            let after = span.after().map(pack);
-            let value = [pack(span.until()).as_slice(), after.as_ref().map_or(&[], |after| after)].concat();
-            table.insert(key_of(&span), value.as_slice())?;
-        }
-        let is_there = |key: StateKey| self.unseen.iter().any(|span| key_of(&span) == key);
-        for key in before.unseen.iter().map(|span| key_of(&span)).filter(|key| !is_there(*key)) {
-            table.remove(key)?;
+        let servers = self.unseen.iter().chain(before.unseen.iter()).map(|span| span.until().server_id());
+        for server in servers.collect::<BTreeSet<_>>() {
+            let (spans, key) = (self.unseen.of(server).collect::<Vec<_>>(), (UNSEEN, server.get()));
+            if spans.is_empty() {
+                table.remove(key)?;
+            } else if !before.unseen.of(server).eq(spans.iter().copied()) {
+                table.insert(key, packed(&spans).as_slice())?;
+            }
         }
         if self.bytes != before.bytes {
             put_number(table, KEY_BYTES, self.bytes)?;
@@ -106,18 +105,23 @@ pub(crate) fn number(value: &[u8]) -> Result<u64, CodecError> {
     value.try_into().map(u64::from_le_bytes).map_err(|_| CodecError::Short)
 }
 
-fn key_of(span: &Span) -> StateKey {
-    let kind = if span.after().is_some() { UNSEEN_PART } else { UNSEEN };
-    (kind, span.until().server_id().get())
-}
-
 fn csn(value: &[u8]) -> Result<Csn, CodecError> {
     let packed: &Packed = value.try_into().map_err(|_| CodecError::Csn)?;
     unpack(packed)
 }
 
-fn span(value: &[u8]) -> Result<Span, CodecError> {
-    let (until, after) = value.split_first_chunk().ok_or(CodecError::Short)?;
-    let after = if after.is_empty() { None } else { Some(csn(after)?) };
-    Span::new(after, unpack(until)?).ok_or(CodecError::Csn)
+/// Each as its last CSN and the one that it begins after; then, as its last one alone, that from the beginning.
+fn packed(spans: &[Span]) -> Vec<u8> {
+    let (parts, whole): (Vec<Span>, Vec<Span>) = spans.iter().partition(|span| span.after().is_some());
+    let csns = parts.iter().chain(&whole).flat_map(|span| [Some(span.until()), span.after()]);
+    csns.flatten().flat_map(pack).collect()
+}
+
+fn spans(value: &[u8]) -> Result<Vec<Span>, CodecError> {
+    let span = |csns: &[u8]| {
+        let (until, after) = csns.split_first_chunk().ok_or(CodecError::Short)?;
+        let after = if after.is_empty() { None } else { Some(csn(after)?) };
+        Span::new(after, unpack(until)?).ok_or(CodecError::Csn)
+    };
+    value.chunks(2 * size_of::<Packed>()).map(span).collect()
 }

@@ -32,12 +32,11 @@ impl Span {
         csn.server_id() == self.until.server_id() && Some(csn) > self.after && csn <= self.until
     }
 
-    fn around(self, other: Span) -> Span {
-        Span { after: self.after.min(other.after), until: self.until.max(other.until) }
-    }
-
-    fn key(&self) -> (ServerId, bool) {
-        (self.until.server_id(), self.after.is_some())
+    /// What is in both, of two of one server.
+    fn both(self, other: Span) -> Option<Span> {
+        let Span { after, until } =
+            Span { after: self.after.max(other.after), until: self.until.min(other.until) };
+        (after < Some(until)).then_some(Span { after, until })
     }
 }
 
@@ -48,10 +47,12 @@ impl Span {
 /// A span from the beginning says that something may have been refused, or left out: what is not there was not necessarily deleted.
 /// It says nothing of what is there. A part, which begins after a CSN, was put back: what is there has not what is in it.
 ///
-/// Whoever takes over a vector takes over what goes with it here. For every server one span from the beginning and one part: two
-/// of a kind become one around both.
+/// Whoever takes over a vector takes over what goes with it here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unseen(BTreeMap<(ServerId, bool), Span>);
+pub struct Unseen(BTreeMap<(ServerId, Option<Csn>), Csn>);
+
+/// Parts of one server. Of more the earliest become one around them.
+const PARTS_MAX: usize = 16;
 
 impl Unseen {
     /// Everything that the vector covers.
@@ -59,22 +60,14 @@ impl Unseen {
         vector.iter().map(|until| Span { after: None, until }).collect()
     }
 
-    /// What is left of it for a replica that is at `vector`, of which it has not seen `unseen`: what that has seen is taken
-    /// away, as far as one span remains.
+    /// What is left of it for a replica that is at `vector`, of which it has not seen `unseen`.
     pub fn without(&self, vector: &Vector, unseen: &Unseen) -> Unseen {
         let rest = |span: Span| {
             let server = span.until.server_id();
-            let Some(reached) = vector.get(server) else { return Some(span) };
-            let Some(theirs) = unseen.around(server) else {
-                let after = span.after.max(Some(reached));
-                return (after < Some(span.until)).then_some(Span { after, ..span });
-            };
-            let after = span.after.max(theirs.after.min(Some(reached)));
-            // Seen after their span, up to where they are.
-            let until = if reached >= span.until { span.until.min(theirs.until) } else { span.until };
-            (after < Some(until)).then_some(Span { after, until })
+            let ahead = Span { after: vector.get(server), ..span };
+            unseen.of(server).chain([ahead]).filter_map(move |other| span.both(other)).collect::<Vec<_>>()
         };
-        self.iter().filter_map(rest).collect()
+        self.iter().flat_map(rest).collect()
     }
 
     /// Adds all spans of another one.
@@ -84,7 +77,7 @@ impl Unseen {
 
     /// Takes away the spans that `expired` has just so; what has grown since is kept.
     pub fn remove(&mut self, expired: &Unseen) {
-        self.0.retain(|_, span| !expired.has(*span));
+        self.0.retain(|key, until| expired.0.get(key) != Some(until));
     }
 
     /// Adds what lies after `after`, or from the beginning, up to `until`, if anything does.
@@ -99,10 +92,30 @@ impl Unseen {
         self.0.is_empty()
     }
 
-    /// Adds a span.
+    /// Adds a span. What it touches becomes one with it, if it is of its kind.
     pub fn add(&mut self, span: Span) {
-        let known = self.0.entry(span.key()).or_insert(span);
-        *known = known.around(span);
+        let server = span.until.server_id();
+        let is_like = |other: &Span| match (span.after, other.after) {
+            (None, after) => after.is_none(),
+            (_, None) => false,
+            (Some(after), Some(other_after)) => other_after <= span.until && after <= other.until,
+        };
+        let touched: Vec<Span> = self.of(server).filter(is_like).collect();
+        self.join(span, &touched);
+        let parts: Vec<Span> = self.of(server).filter(|span| span.after.is_some()).collect();
+        if let ([first, second, ..], true) = (parts.as_slice(), parts.len() > PARTS_MAX) {
+            self.join(*first, &[*second]);
+        }
+    }
+
+    fn join(&mut self, span: Span, others: &[Span]) {
+        let mut around = span;
+        for other in others {
+            self.0.remove(&(other.until.server_id(), other.after));
+            around = Span { after: around.after.min(other.after), until: around.until.max(other.until) };
+        }
+        self.0.remove(&(span.until.server_id(), span.after));
+        self.0.insert((around.until.server_id(), around.after), around.until);
     }
 
     /// Whether the CSN is in one of the spans.
@@ -121,23 +134,15 @@ impl Unseen {
         self.iter().filter(|span| span.after.is_some()).collect()
     }
 
-    /// Whether it has just this span.
-    pub fn has(&self, span: Span) -> bool {
-        self.0.get(&span.key()) == Some(&span)
-    }
-
-    /// All spans, by serverID.
+    /// All spans: by serverID, then as they begin.
     pub fn iter(&self) -> impl Iterator<Item = Span> + '_ {
-        self.0.values().copied()
+        self.0.iter().map(|((_, after), until)| Span { after: *after, until: *until })
     }
 
-    /// The spans of this server.
+    /// The spans of this server, as they begin.
     pub fn of(&self, server: ServerId) -> impl Iterator<Item = Span> + '_ {
-        self.0.range((server, false)..=(server, true)).map(|(_, span)| *span)
-    }
-
-    fn around(&self, server: ServerId) -> Option<Span> {
-        self.of(server).reduce(Span::around)
+        let spans = self.0.range((server, None)..).take_while(move |((of, _), _)| *of == server);
+        spans.map(|((_, after), until)| Span { after: *after, until: *until })
     }
 }
 
@@ -169,31 +174,40 @@ mod tests {
     }
 
     #[test]
-    fn two_spans_of_a_kind_become_one_around_both() {
+    fn what_touches_becomes_one_and_a_span_from_the_beginning_stays_another_kind() {
         let mut unseen: Unseen = [span(Some(3), 5), span(Some(8), 9)].into_iter().collect();
-        assert_eq!(unseen.iter().collect::<Vec<_>>(), [span(Some(3), 9)]);
         unseen.add(span(None, 1));
         unseen.add(span(None, 4));
+        assert_eq!(unseen.iter().collect::<Vec<_>>(), [span(None, 4), span(Some(3), 5), span(Some(8), 9)]);
+        assert_eq!(unseen.parts().iter().collect::<Vec<_>>(), [span(Some(3), 5), span(Some(8), 9)]);
+        assert_eq!([3, 4, 6, 9].map(|second| unseen.is_in_part(csn(second, 1))), [false, true, false, true]);
+        assert_eq!([1, 4, 6].map(|second| unseen.contains(csn(second, 1))), [true, true, false]);
+        unseen.add(span(Some(5), 8));
         assert_eq!(unseen.iter().collect::<Vec<_>>(), [span(None, 4), span(Some(3), 9)]);
-        assert_eq!(unseen.parts().iter().collect::<Vec<_>>(), [span(Some(3), 9)]);
-        assert_eq!([3, 4, 9].map(|second| unseen.is_in_part(csn(second, 1))), [false, true, true]);
+    }
+
+    #[test]
+    fn of_too_many_parts_the_earliest_become_one() {
+        let unseen: Unseen = (0..20).map(|part| span(Some(2 * part), 2 * part + 1)).collect();
+        assert_eq!(unseen.iter().count(), PARTS_MAX);
+        assert_eq!(unseen.iter().next(), Some(span(Some(0), 9)));
     }
 
     #[test]
     fn what_another_replica_has_seen_is_taken_away() {
         let unseen: Unseen = [span(Some(2), 8)].into_iter().collect();
-        let rest = |reached: u8, theirs: Option<Span>| {
+        let rest = |reached: u8, theirs: &[Span]| {
             let vector: Vector = [csn(reached, 1)].into_iter().collect();
-            unseen.without(&vector, &theirs.into_iter().collect()).iter().next()
+            unseen.without(&vector, &theirs.iter().copied().collect()).iter().collect::<Vec<_>>()
         };
-        assert_eq!(rest(1, None), Some(span(Some(2), 8)));
-        assert_eq!(rest(5, None), Some(span(Some(5), 8)));
-        assert_eq!(rest(8, None), None);
-        assert_eq!(rest(9, Some(span(None, 5))), Some(span(Some(2), 5)));
-        assert_eq!(rest(9, Some(span(Some(4), 5))), Some(span(Some(4), 5)));
-        assert_eq!(rest(9, Some(span(Some(8), 9))), None);
-        // What lies behind where they are is unseen as well, and there is one span.
-        assert_eq!(rest(6, Some(span(Some(3), 5))), Some(span(Some(3), 8)));
+        assert_eq!(rest(1, &[]), [span(Some(2), 8)]);
+        assert_eq!(rest(5, &[]), [span(Some(5), 8)]);
+        assert_eq!(rest(8, &[]), []);
+        assert_eq!(rest(9, &[span(None, 5)]), [span(Some(2), 5)]);
+        assert_eq!(rest(9, &[span(Some(4), 5)]), [span(Some(4), 5)]);
+        assert_eq!(rest(9, &[span(Some(8), 9)]), []);
+        assert_eq!(rest(6, &[span(Some(3), 4)]), [span(Some(3), 4), span(Some(6), 8)]);
+        assert_eq!(rest(9, &[span(None, 1), span(Some(3), 4)]), [span(Some(3), 4)]);
         assert_eq!(unseen.without(&Vector::default(), &Unseen::default()), unseen);
     }
 

@@ -192,13 +192,10 @@ pub(crate) fn unseen_elements(unseen: &Unseen) -> Vec<schema::UnseenSpan> {
 
 /// The same back.
 pub(crate) fn unseen(spans: &[schema::UnseenSpan], place: Place) -> Result<Unseen, WireError> {
-    // From the beginning and after a CSN.
-    check("spans", place.clone(), spans.len(), 2 * limits::VECTOR_CSNS_MAX)?;
+    check("spans", place.clone(), spans.len(), limits::UNSEEN_SPANS_MAX)?;
     let mut unseen = Unseen::default();
     for schema::UnseenSpan { after, until } in spans {
-        let is_other = |known: Span| known.after().is_some() != after.is_some();
         let span = Span::new(*after, *until)
-            .filter(|_| unseen.of(until.server_id()).all(is_other))
             .ok_or(WireError::TwoCsns { place: place.clone(), server: until.server_id() })?;
         unseen.add(span);
     }

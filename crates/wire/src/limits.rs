@@ -55,6 +55,9 @@ pub const SOFTWARE_BYTES_MAX: usize = 64;
 /// CSNs of a vector: one for each serverID that there can be.
 pub const VECTOR_CSNS_MAX: usize = 4_095;
 
+/// Spans of what a vector covers and was not seen.
+pub const UNSEEN_SPANS_MAX: usize = 2 * VECTOR_CSNS_MAX;
+
 /// Batches of one page.
 pub const BATCHES_PER_PAGE_MAX: usize = 256;
 

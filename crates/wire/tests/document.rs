@@ -140,6 +140,7 @@ fn the_limits_in_the_document_are_those_of_the_code() {
         ("| DN, RDN, suffix | 8,192 bytes |", limits::DN_BYTES_MAX == 8_192),
         ("| batches in a page | 256 |", limits::BATCHES_PER_PAGE_MAX == 256),
         ("| CSNs in a vector or a floor, `<beyond>`s of a page | 4,095 |", limits::VECTOR_CSNS_MAX == 4_095),
+        ("| `<unseen>`s of a side, a comparison or a snapshot | 8,190 |", limits::UNSEEN_SPANS_MAX == 8_190),
         ("| a frame of a reconciliation | 90,000 bytes before base64 |", limits::FRAME_BYTES_MAX == 90_000),
         (
             "| entries asked for or offered, or spoken of in an answer; pasts in an answer | 512 |",
