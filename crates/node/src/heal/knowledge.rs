@@ -50,16 +50,15 @@ pub(crate) async fn look(
     shared: &Shared,
     uuids: &[EntryUuid],
 ) -> Option<(Side, BTreeMap<EntryUuid, Looked>)> {
-    let mut first: Option<Side> = None;
-    let mut looked = BTreeMap::new();
-    for uuids in uuids.chunks(limits::LOOKED_UP_AT_ONCE) {
-        let (side, some) = look_at_once(shared, uuids).await?;
+    let (first, rest) = uuids.split_at(uuids.len().min(limits::LOOKED_UP_AT_ONCE));
+    let (mut side, mut looked) = look_at_once(shared, first).await?;
+    for uuids in rest.chunks(limits::LOOKED_UP_AT_ONCE) {
+        let (later, some) = look_at_once(shared, uuids).await?;
         // What is forgotten since the first of them is in the list of those.
-        let side = Side { floor: side.floor, seen: first.map_or(side.seen, |first| first.seen) };
-        first = Some(Side { floor: clamped(&side.floor, &side.seen.vector), ..side });
+        side.floor = clamped(&later.floor, &side.seen.vector);
         looked.extend(some);
     }
-    first.zip(Some(looked))
+    Some((side, looked))
 }
 
 /// What clients write meanwhile is in the database a moment before it is in the journal, and must not look like an entry that cannot be
