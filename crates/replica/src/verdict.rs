@@ -182,15 +182,16 @@ impl Sides {
         self.reach.covers(csn) && !(self.here.seen.covers(csn) && self.here.floor.covers(csn))
     }
 
-    /// Where an entry is deleted here that has its place there: whether that is where it is to be by what was forgotten there, as by
-    /// [`Judgement::Take`], with these own changes to be made again. Those below it may need it as glue, here or later.
+    /// Where an entry is deleted here that has its place there: whether that is where it is to be, by what was forgotten there or because
+    /// nothing is known of it here, as by [`Judgement::Take`], with these own changes to be made again. Those below it may need it as glue, here or later.
     pub fn place(&self, own: &Known, theirs: &Known) -> Option<Vec<Csn>> {
         let past = self.there.floor.iter().chain(theirs.changes.iter().copied());
         if { past }.any(|csn| !self.reach.covers(csn)) {
             return None;
         }
         let (there_hides, _) = self.hide(own, theirs);
-        (theirs.glue.is_some() && there_hides).then(|| lacking(own, &self.there, theirs))
+        let is_unknown_here = own.tombstone.is_none() && own.changes.is_empty() && own.entry.is_none();
+        (theirs.glue.is_some() && (there_hides || is_unknown_here)).then(|| lacking(own, &self.there, theirs))
     }
 
     /// Whether the other one's doubt about an entry becomes one here: it has seen more, and nothing of that comes any more but by this

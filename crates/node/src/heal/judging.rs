@@ -292,6 +292,10 @@ fn carry_out(
         Judgement::Delete(csn, _) => {
             healed.taken += 1;
             gathered.deletes.push(Deleting { delete: tombstone(uuid, csn), takes_later: true });
+            let again = sides.place(&own.known, &theirs.known);
+            if let Some(place) = again.and_then(|again| taking(theirs, own, &again)) {
+                gathered.take(place);
+            }
         }
         Judgement::Give => {
             if !is_coming_there(&own.known, sides) {

@@ -133,6 +133,8 @@ fn try_take(
     if let Applied::Waits(missing) = applied_state {
         debug!("the entry {uuid} is not taken from another server before the entry {missing} is here");
         scratch.set_doubt(shared, uuid, true);
+        // Glue, which no comparison sees, if it is deleted there.
+        scratch.set_doubt(shared, missing, true);
         return Ok(Merged::Left);
     }
     for change in &again {

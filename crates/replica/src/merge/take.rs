@@ -7,7 +7,7 @@ use super::tree::Tree;
 use super::without::Without;
 use super::{Move, Place, moves};
 use crate::mutation::{self, Mutation};
-use crate::{Change, Csn, Operation, names};
+use crate::{Change, Csn, EntryUuid, Operation, names};
 use std::sync::Arc;
 
 /// What a state of the other replica has in it.
@@ -34,7 +34,10 @@ pub fn take<T: Tree>(tree: &mut T, state: &Change, past: Past<'_>) -> Result<App
         }
         return Ok(Applied::Done);
     };
-    let Some(place) = go(tree, state, place, past)? else { return Ok(Applied::Waits(uuid)) };
+    let place = match go(tree, state, place, past)? {
+        Ok(place) => place,
+        Err(missing) => return Ok(Applied::Waits(missing)),
+    };
     match tree.node(uuid)? {
         Some(node) if !node.glue => set_state(tree, state, &node)?,
         _ => {
@@ -92,8 +95,8 @@ pub fn take_glue<T: Tree>(tree: &mut T, state: &Change, past: Past<'_>) -> Resul
             return Ok(Applied::Done);
         }
     }
-    if go(tree, state, place, past)?.is_none() {
-        return Ok(Applied::Waits(state.uuid));
+    if let Err(missing) = go(tree, state, place, past)? {
+        return Ok(Applied::Waits(missing));
     }
     let known = tree.node(state.uuid)?.and_then(|node| node.csn);
     tree.make_glue(state.uuid, known.map_or(state.csn, |known| known.max(state.csn)))?;
@@ -105,7 +108,7 @@ fn place(state: &Change) -> Option<Place> {
     state.parent.map(|parent| Place { parent, rdn })
 }
 
-/// Returns where the entry is to be by all that is known, unless something has to come before.
+/// Returns where the entry is to be by all that is known, unless an entry has to come before, of which nothing is known.
 ///
 /// Its parent is what the moves say that are known. What the other one has forgotten of them is before those.
 fn go<T: Tree>(
@@ -113,10 +116,10 @@ fn go<T: Tree>(
     state: &Change,
     mut place: Place,
     past: Past<'_>,
-) -> Result<Option<Place>, T::Error> {
+) -> Result<Result<Place, EntryUuid>, T::Error> {
     let uuid = state.uuid;
-    if stand_in(tree, place.parent)?.is_some() {
-        return Ok(None);
+    if let Some(missing) = stand_in(tree, place.parent)? {
+        return Ok(Err(missing));
     }
     let to = place.parent;
     if let Some(node) = tree.node(uuid)?
@@ -124,7 +127,7 @@ fn go<T: Tree>(
     {
         let Some(moved) = moves::rebase(tree, uuid, to, past)? else {
             unglue(tree, to)?;
-            return Ok(None);
+            return Ok(Err(uuid));
         };
         carry_out(tree, moved)?;
     }
@@ -133,7 +136,7 @@ fn go<T: Tree>(
         relocate(tree, uuid, place.clone())?;
         unglue(tree, to)?;
     }
-    Ok(Some(place))
+    Ok(Ok(place))
 }
 
 /// Learns of a move that another replica knows. Where what it moves, or where it goes, is not here yet, it is noted as it is there: it counts as
