@@ -403,6 +403,18 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_entry_of_which_nothing_is_known_here_gets_the_place_that_it_has_there_for_those_below_it() {
+        let a = csn(1, 1);
+        let both = side(&[a], &[a]);
+        let sides = Sides { here: both.clone(), there: both, reach: vector(&[a]) };
+        let theirs = Known { glue: Some((a, Fingerprint::from_bytes([1; 16]))), ..gone(&[a]) };
+        assert_eq!(sides.judge(&Known::default(), &theirs).then, Judgement::Delete(a, true));
+        assert_eq!(sides.place(&Known::default(), &theirs), Some(Vec::new()));
+        assert_eq!(sides.place(&gone(&[a]), &theirs), None);
+        assert_eq!(sides.place(&Known::default(), &gone(&[a])), None);
+    }
+
+    #[test]
     fn an_entry_that_was_here_once_was_deleted_unless_it_waits() {
         let a = csn(1, 1);
         let (here, there) = (side(&[a], &[a]), side(&[a], &[]));

@@ -191,3 +191,31 @@ impl Answers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn csn(number: usize) -> Csn {
+        format!("20261122235959.{number:06}Z#000000#001#000000").parse().unwrap()
+    }
+
+    fn told(changes: usize, seen: usize) -> Past {
+        let known = Known { changes: (1..=changes).map(csn).collect(), ..Known::default() };
+        let looked = Looked { known, ..Looked::default() };
+        let seen = Seen { vector: [csn(seen)].into_iter().collect(), ..Seen::default() };
+        past(EntryUuid::from_bytes([1; 16]), &looked, Some(&seen)).unwrap()
+    }
+
+    #[test]
+    fn of_many_changes_those_are_told_that_the_vector_does_not_tell_of() {
+        let most = told(limits::PAST_CHANGES_MAX, 3);
+        assert_eq!((most.has_many, most.changes.len()), (false, limits::PAST_CHANGES_MAX));
+        let many = told(limits::PAST_CHANGES_MAX + 1, limits::PAST_CHANGES_MAX - 1);
+        let last = [limits::PAST_CHANGES_MAX, limits::PAST_CHANGES_MAX + 1].map(csn);
+        assert_eq!((many.has_many, many.changes.as_slice(), many.in_doubt), (true, &last[..], false));
+        // Not even those have room: nobody is to rely on the entry.
+        let too_many = told(2 * limits::PAST_CHANGES_MAX, 3);
+        assert_eq!((too_many.changes.len(), too_many.in_doubt), (limits::PAST_CHANGES_MAX, true));
+    }
+}

@@ -27,7 +27,7 @@ impl Forgotten {
 impl Running<'_> {
     /// A peer has changes of this server up to `last` that are not here.
     pub(super) fn handle_forgotten(&mut self, last: Csn) {
-        let Driver { shared, config, found, .. } = &*self.driver;
+        let Driver { shared, config, found, .. } = self.driver;
         let until = found.opened.map_or(last, |opened| opened.max(last));
         let mut unseen = Unseen::default();
         unseen.add_after(found.vector.get(config.server_id), until);
