@@ -2,6 +2,7 @@
 //! given to the entry that is meant to have it, and glue goes with its last child.
 
 use crate::PATIENCE;
+use crate::loading::wait_loaded;
 use crate::meanwhile::wait_joined;
 use crate::steps::*;
 use std::fs;
@@ -85,10 +86,16 @@ fn a_name_that_becomes_free_is_given_after_the_journal_was_lost() {
 #[test]
 fn what_is_aside_is_the_same_on_a_server_that_was_loaded_with_it() {
     let mut group = with_conflicts(false);
+    // Without its changes nothing can be pulled.
+    group.servers[0].stop().unwrap();
+    fs::remove_file(group.servers[0].database_dir(0).join("xmppsync/journal.redb")).unwrap();
+    group.servers[0].start().unwrap();
+    wait_joined(&group.servers[0], PATIENCE);
+    settle(&group);
     group.servers[1].stop().unwrap();
     empty(&group.servers[1]);
     group.servers[1].start().unwrap();
-    wait_joined(&group.servers[1], PATIENCE);
+    wait_loaded(&group.servers[1]);
     settle(&group);
     assert_mended(&group);
 }

@@ -246,7 +246,7 @@ fn while_it_loads_its_card_says_how_far_and_it_is_nobodys_source() {
 }
 
 /// A server's disk is lost, and of the two others the one that is there knows less of what it made than the one that is away.
-fn lose_the_disk_while_one_is_away(mut group: Group) {
+fn lose_the_disk_while_one_is_away(mut group: Group, is_loaded: bool) {
     for server in &mut group.servers {
         server.start().unwrap();
     }
@@ -265,6 +265,8 @@ fn lose_the_disk_while_one_is_away(mut group: Group) {
     group.servers[0].start().unwrap();
     group.servers[1].start().unwrap();
     wait_entry(&group.servers[1], &known, true);
+    // Later than what is to come from the one that is away, and of the same entry.
+    group.servers[0].ldap().unwrap().replace(&known, "title", &["of meanwhile"]).unwrap();
     let after = add_person(&mut group.servers[1].ldap().unwrap(), "after");
     wait_entry(&group.servers[0], &after, true);
     group.servers[2].start().unwrap();
@@ -272,8 +274,13 @@ fn lose_the_disk_while_one_is_away(mut group: Group) {
         wait_entry(server, &before, true);
         wait_entry(server, &after, true);
         wait_values(server, &known, "description", &["of before"]);
+        wait_values(server, &known, "title", &["of meanwhile"]);
     }
     settle(&group);
+    assert_eq!(group.servers[1].run_log().contains("entries loaded from"), is_loaded);
+    for server in &group.servers {
+        assert!(!server.run_log().contains("was put back"), "on {}", server.name());
+    }
 }
 
 fn without_offline_messages() -> GroupOptions {
@@ -284,7 +291,7 @@ fn without_offline_messages() -> GroupOptions {
 #[test]
 fn what_a_server_made_before_its_disk_was_lost_comes_from_one_that_was_away_when_it_was_loaded() {
     let content = ldif::text(&ldif::directory(SUFFIX, 50));
-    lose_the_disk_while_one_is_away(full_and_empty_with(without_offline_messages(), &content));
+    lose_the_disk_while_one_is_away(full_and_empty_with(without_offline_messages(), &content), true);
 }
 
 #[test]
@@ -293,5 +300,5 @@ fn what_a_server_made_before_its_disk_was_lost_comes_from_one_that_was_away_when
     for server in &mut group.servers {
         server.stop().unwrap();
     }
-    lose_the_disk_while_one_is_away(group);
+    lose_the_disk_while_one_is_away(group, false);
 }

@@ -106,7 +106,6 @@ pub(crate) fn set(attribute: &str, values: &[&str]) -> Mod<Vec<u8>> {
     Mod::Replace(attribute.into(), values.iter().map(|value| value.as_bytes().to_vec()).collect())
 }
 
-/// Waits until the server holds these values of the attribute, in the order of their bytes.
 /// A disk that is new: database and journal are gone.
 pub(crate) fn empty(server: &Slapd) {
     let directory = server.database_dir(0);
@@ -114,6 +113,7 @@ pub(crate) fn empty(server: &Slapd) {
     fs::create_dir(&directory).unwrap();
 }
 
+/// Waits until the server holds these values of the attribute, in the order of their bytes.
 pub(crate) fn wait_values(server: &Slapd, dn: &str, attribute: &str, expected: &[&str]) {
     let mut ldap = server.ldap().unwrap();
     let what = format!("{} of {dn:?} on {} is {expected:?}", attribute, server.name());

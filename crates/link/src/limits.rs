@@ -102,7 +102,8 @@ pub(crate) const CONFLICT_STABLE: Duration = Duration::from_secs(300);
 pub const WRONG_PASSWORD_WAIT: Duration = Duration::from_secs(300);
 
 /// First wait where the server took it before: it may have been started a moment ago, and answer before it has read its accounts.
-pub(crate) const WRONG_PASSWORD_MIN: Duration = Duration::from_secs(2);
+/// It doubles, so that there are 18 attempts in an hour: Debian's ejabberd bans an address after 20.
+pub(crate) const WRONG_PASSWORD_MIN: Duration = Duration::from_secs(4);
 
 /// Back-off of joins that were refused or not answered.
 pub(crate) const JOIN_MIN: Duration = Duration::from_millis(200);

@@ -166,7 +166,7 @@ impl Line {
         }
         let (problem, refused) = match (problem, &mut self.refusals) {
             (Problem::WrongPassword { jid, reason, .. }, Some(refusals)) => {
-                (Problem::PasswordNoLongerTaken { jid, reason }, refusals.next(rand::random()))
+                (Problem::PasswordNoLongerTaken { jid, reason }, refusals.next(1.0))
             }
             (problem, _) => (problem, WRONG_PASSWORD_WAIT),
         };

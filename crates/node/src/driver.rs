@@ -128,12 +128,15 @@ impl Driver {
             answering: JoinSet::new(),
             comparing: Comparing::new(self.found.compare, self.first_check()),
             load: Load::new(self.found.loading),
-            forgotten: Forgotten::default(),
+            forgotten: Forgotten::new(&self.found, self.config.server_id),
             next_scan: None,
             driver: self,
             group,
             outgoing,
         };
+        if running.forgotten.is_awaited() {
+            running.outgoing.hold_back();
+        }
         let remembered = running.driver.remembered().await;
         running.incoming.known.remember(remembered);
         let stop = running.turn_by_turn(&mut commands, events, pages).await;

@@ -106,6 +106,10 @@ pub const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(50);
 pub const ENTRIES_BYTES_MAX: u32 = 100 * 1024;
 /// Entries that are looked up for one answer or offer before it is seen whether more fit.
 pub const LOOKED_UP_AT_ONCE: usize = 64;
+/// So long nothing is committed for them,
+pub const MOMENT_MAX: Duration = Duration::from_millis(20);
+/// and how long to wait for a commit at a time.
+pub const COMMIT_WAIT: Duration = Duration::from_millis(1);
 /// Comparisons by peers that are open at one time; each holds the whole set of entries.
 pub const COMPARISONS_MAX: usize = 2;
 /// How long a peer that wants to compare waits for this server's entries to be listed before it is told to ask again;

@@ -119,8 +119,13 @@ impl Scratch {
             let place = Place { parent, rdn: names::intended(rdn).into_owned() };
             self.note(shared, Record::Displaced { uuid, place });
         }
-        if entry::is_glue(state) {
+        let here = transaction.read_entry(&uuid).map_err(Outcome::Temporary)?;
+        // It may have stayed what it is, because that is later.
+        if entry::is_glue(state) && here.is_some_and(|here| here.csn == state.csn && entry::is_glue(&here)) {
             tree::make_glue(shared, transaction, self, applied, state)?;
+            if let Some(parent) = state.parent {
+                self.place(uuid, Place { parent, rdn: names::intended(rdn).into_owned() });
+            }
         }
         Ok(())
     }
@@ -360,15 +365,16 @@ pub(crate) fn follow(
     merge::follow(&mut tree, change, from)
 }
 
-/// What a change that went through the rules means for the inventory. A delete takes what is later, too.
+/// What a change that went through the rules, or glue, means for the inventory. A delete takes what is later, too.
 pub(crate) fn inventory(transaction: &mut dyn Transaction, change: &Change) -> Result<Vec<Record>, Failure> {
     let Change { csn, uuid, operation, .. } = change;
     let entry = transaction.read_entry(uuid)?.filter(|entry| !entry::is_glue(entry));
+    let gone = || {
+        vec![Record::Forget { uuid: *uuid }, Record::Gone { uuid: *uuid, csn: *csn, at: crate::store::now() }]
+    };
     Ok(match (operation, entry) {
-        (Operation::Delete { .. }, None) => {
-            let gone = Record::Gone { uuid: *uuid, csn: *csn, at: crate::store::now() };
-            vec![Record::Forget { uuid: *uuid }, gone]
-        }
+        (Operation::Delete { .. }, None) => gone(),
+        (_, None) if is_glue(change) => gone(),
         (_, Some(entry)) => vec![Record::Put { uuid: *uuid, csn: entry.csn }],
         (_, None) => Vec::new(),
     })

@@ -34,6 +34,8 @@ pub(crate) struct Outgoing {
     last_csn: Option<Csn>,
     outbox: Outbox,
     online: bool,
+    /// What is missing before it is not known yet.
+    held_back: bool,
     /// The room or the queue to it is full: nothing is sent before this.
     hold: Option<Instant>,
     shown: Option<(Card, Instant)>,
@@ -71,6 +73,7 @@ impl Outgoing {
             last_csn: start,
             outbox: Outbox::new(config.server_id, config.boot, start, OutboxLimits::default()),
             online: false,
+            held_back: false,
             hold: None,
             shown: None,
             refused: None,
@@ -96,7 +99,9 @@ impl Outgoing {
 
     /// Whether something is left that can still go out.
     pub(crate) fn can_flush(&self) -> bool {
-        self.online && !(self.outbox.is_settled() && !self.holds_back() && self.unwritten.is_empty())
+        self.online
+            && !self.held_back
+            && !(self.outbox.is_settled() && !self.holds_back() && self.unwritten.is_empty())
     }
 
     /// Whether changes were taken that are not on their way into the journal yet.
@@ -104,11 +109,17 @@ impl Outgoing {
         !(self.order.is_empty() && self.bookkeeping.is_empty())
     }
 
-    /// What this server makes from now on follows this, and not what it knows to have made before.
-    pub(crate) fn handle_forgotten(&mut self, csn: Csn) {
-        if self.last_csn < Some(csn) {
-            self.last_csn = Some(csn);
-            self.outbox.skip_to(csn);
+    /// Nothing is sent for now; it waits in the outbox.
+    pub(crate) fn hold_back(&mut self) {
+        self.held_back = true;
+    }
+
+    /// What this server makes in this run follows this, and not what it knows to have made before.
+    pub(crate) fn begin_after(&mut self, csn: Csn) {
+        self.held_back = false;
+        let is_later = self.unwritten.front().is_none_or(|(_, change)| change.csn > csn);
+        if is_later && self.outbox.begin_after(csn) {
+            self.last_csn = self.last_csn.max(Some(csn));
         }
     }
 
@@ -189,7 +200,7 @@ impl Outgoing {
         {
             fail_point(FailPoint::Journalled);
             let (number, prev) = (self.outbox.last() + 1, self.last_csn.replace(change.csn));
-            if self.online && self.stored.is_wanted() {
+            if self.online && !self.held_back && self.stored.is_wanted() {
                 let place = Place { origin: self.server_id, boot: self.outbox.boot(), number, prev };
                 self.for_absent.push((Arc::clone(&change), place));
             }
@@ -286,6 +297,9 @@ impl Outgoing {
 
     /// Sends what may be sent now. Returns when to look again.
     pub(crate) fn send(&mut self, group: &Group, config: &ReplicaConfig, now: Instant) -> Option<Instant> {
+        if self.held_back {
+            return None;
+        }
         if let Some(hold) = self.hold.filter(|hold| now < *hold) {
             return self.online.then_some(hold);
         }

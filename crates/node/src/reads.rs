@@ -8,7 +8,8 @@ use crate::snapshot::Draft;
 use crate::store::Scan;
 use crate::to_apply::ToApply;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Mutex, TryLockError};
+use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::warn;
 use xmppsync_replica::{Change, Csn, EntryUuid, Fingerprint, Seen};
@@ -25,11 +26,11 @@ pub(crate) enum Read {
     Prints(Vec<Print>, oneshot::Sender<Vec<Print>>),
 }
 
-/// Entries as they were at one moment, and how far this replica had come just then: what others changed and the vector covers is in
-/// them, and nothing else of others but what is ahead.
+/// Entries as they were at one moment, and how far this replica had come just before: what others changed and the vector covers is in
+/// them, and nothing else of others but what is ahead. What clients changed since may be in them.
 pub(crate) struct Moment {
     pub(crate) seen: Seen,
-    /// In the order asked; `None` for one that there is not.
+    /// In the order asked, at least the first; `None` for one that there is not.
     pub(crate) states: Vec<Option<Change>>,
     /// In the same order.
     pub(crate) asides: Vec<OutOfTurn>,
@@ -100,26 +101,37 @@ fn step(read: Read, shared: &Shared, reader: &mut dyn Reader) -> Option<Read> {
 
 /// `None`: the host wants its thread back.
 fn moment(uuids: &[EntryUuid], shared: &Shared, reader: &mut dyn Reader) -> Option<Moment> {
-    // Nothing of others comes into the database meanwhile.
-    let _committing = lock(&shared.committing);
+    // Nothing of others comes into the database meanwhile. A thread of the host may wait for a pause while it commits.
+    let _committing = loop {
+        match shared.committing.try_lock() {
+            Ok(committing) => break committing,
+            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) if reader.must_yield() => return None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(limits::COMMIT_WAIT),
+        }
+    };
+    let (begun, seen) = (Instant::now(), shared.seen());
     let mut states = Vec::with_capacity(uuids.len());
     for uuid in uuids {
         if reader.must_yield() {
             return None;
+        }
+        if !states.is_empty() && begun.elapsed() > limits::MOMENT_MAX {
+            break;
         }
         states.push(reader.read_entry(uuid).unwrap_or_else(|problem| {
             warn!("entry {uuid} cannot be read: {problem}");
             None
         }));
     }
-    let seen = shared.seen();
     let ToApply { waiting, ahead, .. } = &*lock(&shared.to_apply);
     let aside = |uuid: &EntryUuid| OutOfTurn {
         waiting: waiting.of(*uuid),
         is_awaited: waiting.is_awaited(*uuid),
         ahead: ahead.of(*uuid).collect(),
     };
-    Some(Moment { seen, states, asides: uuids.iter().map(aside).collect() })
+    let asides = uuids.iter().take(states.len()).map(aside).collect();
+    Some(Moment { seen, states, asides })
 }
 
 /// Begins again when the host wants its thread back.
@@ -158,8 +170,10 @@ pub(crate) fn ask_again(shared: &Shared) {
 /// The entries as they are, in the order asked; `None` for one that there is not.
 pub(crate) async fn entries(shared: &Shared, uuids: Vec<EntryUuid>) -> Option<Vec<Option<Change>>> {
     let mut states = Vec::with_capacity(uuids.len());
-    for uuids in uuids.chunks(limits::LOOKED_UP_AT_ONCE) {
-        states.extend(entries_now(shared, uuids.to_vec()).await?.states);
+    while states.len() < uuids.len() {
+        let rest = &uuids[states.len()..];
+        let some = rest.iter().take(limits::LOOKED_UP_AT_ONCE).copied().collect();
+        states.extend(entries_now(shared, some).await?.states);
     }
     Some(states)
 }

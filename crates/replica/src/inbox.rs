@@ -218,6 +218,11 @@ impl Inbox {
         }
     }
 
+    /// What was made here up to this change does not come by pulls any more.
+    pub fn handle_forgotten(&mut self, csn: Csn) {
+        self.have.advance(csn);
+    }
+
     /// A change was made here. In the order of their CSNs.
     pub fn handle_local(&mut self, csn: Csn) {
         let first = self.made_here.map_or(csn, |(first, _)| first);

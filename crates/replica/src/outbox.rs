@@ -163,6 +163,15 @@ impl Outbox {
         self.start = Some(csn).max(self.start);
     }
 
+    /// Before the first change receivers are to see a hole, up to `csn`. `false`: something was sent already, or is not later.
+    pub fn begin_after(&mut self, csn: Csn) -> bool {
+        let is_first = self.unsent == 1 && self.log.front().is_none_or(|change| change.csn > csn);
+        if is_first {
+            self.start = self.start.max(Some(csn));
+        }
+        is_first
+    }
+
     /// The stream's boot id.
     pub fn boot(&self) -> BootId {
         self.boot
@@ -372,6 +381,16 @@ mod tests {
         outbox.skip_to(csn(9, 1));
         outbox.push(delete(csn(10, 1)));
         assert_eq!(prev(outbox.poll_batch(now)), Some((4, Some(csn(9, 1)))));
+    }
+
+    #[test]
+    fn a_hole_is_shown_before_what_was_not_sent_yet_and_is_later() {
+        let (now, mut outbox) = (Instant::now(), outbox(OutboxLimits::default()));
+        outbox.push(delete(csn(5, 1)));
+        assert!(!outbox.begin_after(csn(6, 1)));
+        assert!(outbox.begin_after(csn(4, 1)));
+        assert_eq!(outbox.poll_batch(now).unwrap().prev, Some(csn(4, 1)));
+        assert!(!outbox.begin_after(csn(4, 1)));
     }
 
     #[test]

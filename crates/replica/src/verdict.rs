@@ -48,7 +48,8 @@ pub struct Side {
 impl Side {
     /// Whether the change is in the entry there, as far as that can be told.
     pub fn has(&self, known: &Known, csn: Csn) -> bool {
-        known.changes.contains(&csn) || (self.saw(known, csn) && self.floor.covers(csn))
+        let is_forgotten = self.saw(known, csn) && self.floor.covers(csn) && !known.waiting.contains(&csn);
+        known.changes.contains(&csn) || is_forgotten
     }
 
     /// Whether the change was seen, if it was one of this entry. What is not later than an entry that is there is in it, unless the
@@ -190,7 +191,8 @@ impl Sides {
             return None;
         }
         let (there_hides, _) = self.hide(own, theirs);
-        let is_unknown_here = own.tombstone.is_none() && own.changes.is_empty() && own.entry.is_none();
+        let is_unknown = own.tombstone.is_none() && own.changes.is_empty() || own.in_doubt;
+        let is_unknown_here = own.entry.is_none() && own.glue.is_none() && is_unknown;
         (theirs.glue.is_some() && (there_hides || is_unknown_here)).then(|| lacking(own, &self.there, theirs))
     }
 

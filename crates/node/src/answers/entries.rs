@@ -126,9 +126,16 @@ impl Answers {
         // Not all that are asked for, of which a page has room for some.
         for uuids in fetch.uuids.chunks(limits::LOOKED_UP_AT_ONCE) {
             let Some((mut side, mut looked)) = look(&self.shared, uuids).await else { return no_journal() };
-            if filling.entries.side.is_none() {
-                side.seen.unseen = self.shared.unseen_for_peers().await;
-                filling.set_side(side);
+            match &mut filling.entries.side {
+                // What was forgotten since is in the list of those before.
+                Some(told) => {
+                    let forgotten = side.floor.iter().filter(|csn| told.seen.vector.covers(*csn));
+                    forgotten.for_each(|csn| told.floor.advance(csn));
+                }
+                None => {
+                    side.seen.unseen = self.shared.unseen_for_peers().await;
+                    filling.set_side(side);
+                }
             }
             for (at, uuid) in uuids.iter().enumerate() {
                 let is_first = at == 0 && *uuids == fetch.uuids[..uuids.len()];

@@ -225,9 +225,15 @@ impl Step<'_> {
 
     fn note_plain(&mut self, incoming: &Incoming, change: &Arc<Change>) -> Result<(), Outcome> {
         let Step { shared, transaction, done, vector, .. } = self;
-        done.records.push(inventory_record(change));
         if matches!(incoming, Incoming::New(_) | Incoming::State(_) | Incoming::Take(_)) {
             done.scratch.note_state(shared, *transaction, vector, change)?;
+        }
+        match merging::is_glue(change) {
+            true => {
+                let records = merging::inventory(*transaction, change).map_err(Outcome::Temporary)?;
+                done.records.extend(records);
+            }
+            false => done.records.push(inventory_record(change)),
         }
         if let Operation::Delete { .. } = change.operation {
             done.scratch.handle_deleted(shared, change);

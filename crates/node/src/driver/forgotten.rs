@@ -4,23 +4,35 @@
 //! last of it that is here and what this run makes; and who hears of that sees a hole, which only a comparison fills.
 
 use super::{Driver, Running};
+use crate::opening::Found;
 use crate::shared::lock;
 use xmppsync_journal::Record;
-use xmppsync_replica::{Csn, Unseen};
+use xmppsync_replica::{Csn, ServerId, Unseen};
 
 /// What is known of it.
 #[derive(Default)]
 pub(super) struct Forgotten {
-    /// What others have of it is on its way into the empty database. It ends here, and what this run makes is later.
+    /// What others have of it is on its way into the empty database. It ends here, and what this run makes is later, and is not sent
+    /// before.
     awaited: Option<Csn>,
     /// What they have is here, up to this change.
     here: Option<Csn>,
 }
 
 impl Forgotten {
+    /// The run before may have ended while it was awaited.
+    pub(super) fn new(found: &Found, own: ServerId) -> Forgotten {
+        let was_awaited = found.loading && found.unseen.of(own).any(|span| span.after().is_none());
+        Forgotten { awaited: found.opened.filter(|_| was_awaited), here: None }
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.is_some()
+    }
+
     /// What others had of it, up to this change, is in the database.
     pub(super) fn here(&mut self, last: Option<Csn>) {
-        self.here = last.filter(|_| self.awaited.is_some()).or(self.here);
+        self.here = last.filter(|_| self.is_awaited()).or(self.here);
     }
 }
 
@@ -29,31 +41,38 @@ impl Running<'_> {
     pub(super) fn handle_forgotten(&mut self, last: Csn) {
         let Driver { shared, config, found, .. } = self.driver;
         let until = found.opened.map_or(last, |opened| opened.max(last));
-        let mut unseen = Unseen::default();
-        unseen.add_after(found.vector.get(config.server_id), until);
-        shared.add_unseen(unseen);
-        shared.store.write(vec![Record::Floor(until)]);
-        self.outgoing.handle_forgotten(until);
         if self.incoming.empty {
+            let mut unseen = Unseen::default();
+            unseen.add_after(None, until);
+            shared.add_unseen(unseen);
             self.forgotten.awaited = Some(until);
+            self.outgoing.hold_back();
         } else {
-            lock(&shared.vector).advance(until);
+            self.begin_after(found.vector.get(config.server_id), until);
         }
     }
 
     /// Once what others have of it is here.
     pub(super) fn follow_forgotten(&mut self) {
-        let shared = &self.driver.shared;
         if std::mem::take(&mut self.incoming.healed) {
             self.forgotten.here(self.incoming.known_own());
         }
         let Forgotten { awaited: Some(until), here: Some(last) } = self.forgotten else { return };
-        if lock(&shared.to_apply).is_idle() {
-            let mut unseen = Unseen::default();
-            unseen.add_after(Some(last), until);
-            shared.add_unseen(unseen);
-            lock(&shared.vector).advance(until);
+        if lock(&self.driver.shared.to_apply).is_idle() {
             self.forgotten = Forgotten::default();
+            self.begin_after(Some(last), until);
         }
+    }
+
+    /// `last`: of what this server made before that is the last that is here.
+    fn begin_after(&mut self, last: Option<Csn>, until: Csn) {
+        let shared = &self.driver.shared;
+        let mut unseen = Unseen::default();
+        unseen.add_after(last, until);
+        shared.add_unseen(unseen);
+        shared.store.write(vec![Record::Floor(until)]);
+        lock(&shared.vector).advance(until);
+        self.outgoing.begin_after(until);
+        self.incoming.begin_after(until);
     }
 }

@@ -24,6 +24,8 @@ struct Gathered {
     contained: Vec<(Csn, EntryUuid)>,
     deletes: Vec<Deleting>,
     takes: Vec<Taking>,
+    /// Places of deleted entries, for those below them.
+    places: Vec<Taking>,
     /// Of `takes`.
     bytes: usize,
     /// Entries are more than can be held, with their depths in the tree: they are fetched once more, parents before their
@@ -49,6 +51,14 @@ impl Gathered {
     }
 }
 
+impl Gathered {
+    /// An entry that is deleted on both sides may have to have its place here.
+    fn place(&mut self, theirs: Theirs, own: &Looked, sides: &Sides) {
+        let again = sides.place(&own.known, &theirs.known);
+        self.places.extend(again.and_then(|again| taking(theirs, own, &again)));
+    }
+}
+
 /// An entry on both sides.
 struct Pair {
     theirs: Theirs,
@@ -68,8 +78,8 @@ impl Healer {
     ) -> Result<Offers, HealError> {
         let (mut gathered, mut offers) = (Gathered::default(), Offers::default());
         let looked = self.judge_all(uuids, &mut gathered, &mut offers, healed).await;
-        let Gathered { apply, contained, deletes, mut takes, mut later, certain, mut moves, guesses, .. } =
-            gathered;
+        let Gathered { apply, contained, deletes, mut takes, places, mut later, certain, .. } = gathered;
+        let (mut moves, guesses) = (gathered.moves, gathered.guesses);
         apply::note_contained(&self.shared, contained);
         // Whatever is later has to be made again: so hardly anything is.
         moves.sort_by_key(|made| made.csn);
@@ -86,6 +96,7 @@ impl Healer {
         work.extend(moves.chunks(limits::MOVES_LEARNED_AT_ONCE).map(|moves| Incoming::Moves(moves.into())));
         states::push(&self.shared, work).await;
         let made = self.make(&apply.into_iter().collect::<Vec<_>>(), healed).await;
+        takes.extend(places);
         let told = self.tell_history(&mut takes).await;
         // A name is given up before another entry gets it.
         let applied = states::apply(&self.shared, deletes, takes).await;
@@ -292,10 +303,7 @@ fn carry_out(
         Judgement::Delete(csn, _) => {
             healed.taken += 1;
             gathered.deletes.push(Deleting { delete: tombstone(uuid, csn), takes_later: true });
-            let again = sides.place(&own.known, &theirs.known);
-            if let Some(place) = again.and_then(|again| taking(theirs, own, &again)) {
-                gathered.take(place);
-            }
+            gathered.place(theirs, own, sides);
         }
         Judgement::Give => {
             if !is_coming_there(&own.known, sides) {
@@ -304,8 +312,13 @@ fn carry_out(
             }
         }
         Judgement::GiveTombstone(csn) => offers.tombstones.push(tombstone(uuid, csn)),
-        Judgement::Same(true) if own.known.in_doubt => gathered.certain.push((uuid, own.known.entry)),
-        Judgement::Same(_) | Judgement::Leave => {}
+        Judgement::Same(is_sure) => {
+            if is_sure && own.known.in_doubt {
+                gathered.certain.push((uuid, own.known.entry));
+            }
+            gathered.place(theirs, own, sides);
+        }
+        Judgement::Leave => {}
     }
 }
 

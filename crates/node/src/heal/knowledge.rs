@@ -50,42 +50,52 @@ pub(crate) async fn look(
     shared: &Shared,
     uuids: &[EntryUuid],
 ) -> Option<(Side, BTreeMap<EntryUuid, Looked>)> {
-    let (first, rest) = uuids.split_at(uuids.len().min(limits::LOOKED_UP_AT_ONCE));
-    let (mut side, mut looked) = look_at_once(shared, first).await?;
-    for uuids in rest.chunks(limits::LOOKED_UP_AT_ONCE) {
-        let (later, some) = look_at_once(shared, uuids).await?;
+    let mut attempts = 0;
+    let (mut side, mut looked, mut count) = look_at_once(shared, uuids, &mut attempts).await?;
+    while count < uuids.len() {
+        let (later, some, more) = look_at_once(shared, &uuids[count..], &mut attempts).await?;
         // What is forgotten since the first of them is in the list of those.
         side.floor = clamped(&later.floor, &side.seen.vector);
         looked.extend(some);
+        count += more;
     }
     Some((side, looked))
 }
 
-/// What clients write meanwhile is in the database a moment before it is in the journal, and must not look like an entry that cannot be
-/// read.
-async fn look_at_once(shared: &Shared, uuids: &[EntryUuid]) -> Option<(Side, BTreeMap<EntryUuid, Looked>)> {
-    let mut attempts = 1..=limits::LOOK_AGAIN_MAX;
+/// The first of these, and how many. What clients write meanwhile is in the database a moment before it is in the journal, and must not
+/// look like an entry that cannot be read: such a one is looked at again, by itself.
+async fn look_at_once(
+    shared: &Shared,
+    uuids: &[EntryUuid],
+    attempts: &mut u32,
+) -> Option<(Side, BTreeMap<EntryUuid, Looked>, usize)> {
     loop {
+        let uuids = &uuids[..uuids.len().min(limits::LOOKED_UP_AT_ONCE)];
         let Moment { seen, states, asides } = reads::entries_now(shared, uuids.to_vec()).await?;
-        let asked = uuids.to_vec();
+        let asked = uuids[..states.len()].to_vec();
         let Records { floor, mut entries } =
             shared.store.ask(move |journal| records(journal, &asked)).await.ok()?;
         let is_odd = |(uuid, state): (&EntryUuid, &Option<Change>)| {
             state.is_none() && entries.get(uuid).is_some_and(|recorded| recorded.is_listed)
         };
-        if uuids.iter().zip(&states).any(is_odd) && attempts.next().is_some() {
-            tokio::time::sleep(limits::LOOK_AGAIN_PAUSE).await;
-            continue;
-        }
-        let mut moves = moves(shared, uuids);
+        let count = match uuids.iter().zip(&states).position(is_odd) {
+            Some(0) if *attempts < limits::LOOK_AGAIN_MAX => {
+                *attempts += 1;
+                tokio::time::sleep(limits::LOOK_AGAIN_PAUSE).await;
+                continue;
+            }
+            Some(odd) => odd.max(1),
+            None => states.len(),
+        };
+        let mut moves = moves(shared, &uuids[..count]);
         let mut looked = BTreeMap::new();
-        for ((uuid, state), aside) in uuids.iter().zip(states).zip(asides) {
+        for ((uuid, state), aside) in uuids.iter().zip(states).zip(asides).take(count) {
             let recorded = entries.remove(uuid).unwrap_or_default();
             let moves = moves.remove(uuid).unwrap_or_default();
             looked.insert(*uuid, together(shared, &seen, (*uuid, state, recorded, aside, moves)));
         }
         let floor = clamped(&floor, &seen.vector);
-        return Some((Side { seen, floor }, looked));
+        return Some((Side { seen, floor }, looked, count));
     }
 }
 

@@ -92,6 +92,12 @@ impl Incoming {
         }
     }
 
+    /// Of what this server made before, nothing up to here is asked for any more: it comes by comparisons.
+    pub(crate) fn begin_after(&mut self, csn: Csn) {
+        self.own.known = self.own.known.max(Some(csn));
+        self.inbox.handle_forgotten(csn);
+    }
+
     /// The last change of this server that was here at the start, or that a peer has shown since.
     pub(crate) fn known_own(&self) -> Option<Csn> {
         self.own.known
