@@ -1,4 +1,5 @@
-//! What the host's threads and the driver share. Locks are held for a few moves of memory, never across IO.
+//! What the host's threads and the driver share. Locks are held for a few moves of memory, never across IO,
+//! but for `committing`.
 
 use crate::captured::{Captured, Part};
 use crate::clock::LocalClock;
