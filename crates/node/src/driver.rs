@@ -16,7 +16,6 @@ use crate::reads::{self, Read};
 use crate::replica::ReplicaConfig;
 use crate::shared::{Shared, lock};
 use comparing::{Comparing, Why};
-use forgotten::Forgotten;
 use loading::Load;
 use std::sync::Arc;
 use std::time::Instant;
@@ -60,7 +59,6 @@ struct Running<'a> {
     answering: JoinSet<()>,
     comparing: Comparing,
     load: Load,
-    forgotten: Forgotten,
     /// When to ask again for a thread that reads the database for a new journal.
     next_scan: Option<Instant>,
 }
@@ -128,15 +126,11 @@ impl Driver {
             answering: JoinSet::new(),
             comparing: Comparing::new(self.found.compare, self.first_check()),
             load: Load::new(self.found.loading),
-            forgotten: Forgotten::new(&self.found, self.config.server_id),
             next_scan: None,
             driver: self,
             group,
             outgoing,
         };
-        if running.forgotten.is_awaited() {
-            running.outgoing.hold_back();
-        }
         let remembered = running.driver.remembered().await;
         running.incoming.known.remember(remembered);
         let stop = running.turn_by_turn(&mut commands, events, pages).await;
@@ -235,10 +229,10 @@ impl Running<'_> {
         driver.shared.snapshots.expire();
         let scan = self.fill_journal(now);
         if let Some(last) = self.incoming.lost.take() {
-            self.handle_forgotten(last);
-            if !self.incoming.empty {
+            if !self.incoming.is_filled_by_others() {
                 self.handle_lost(now);
             }
+            self.handle_forgotten(last);
         }
         self.follow_forgotten();
         let check = self.check(now);

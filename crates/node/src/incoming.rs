@@ -63,13 +63,15 @@ pub(crate) struct Incoming {
     gaps: u64,
     /// A peer has shown own changes that are not here, up to this one, and nobody was told yet.
     pub(crate) lost: Option<Csn>,
-    /// Nothing that anybody has shown is missing any more, and nobody was told yet.
+    /// What others have of what this server made before is on its way into the empty database,
+    pub(crate) own_awaited: bool,
+    /// and nothing that anybody has shown is missing any more.
     pub(crate) healed: bool,
 }
 
 impl Incoming {
     pub(crate) fn new(config: &ReplicaConfig, vector: Vector, pulled: Sender<Pulled>) -> Incoming {
-        let own = OwnChanges { known: vector.get(config.server_id), first: None };
+        let own = OwnChanges { known: vector.get(config.server_id), ..OwnChanges::default() };
         Incoming {
             own,
             inbox: Inbox::new(config.server_id, vector, InboxLimits::default()),
@@ -88,6 +90,7 @@ impl Incoming {
             dropped: 0,
             gaps: 0,
             lost: None,
+            own_awaited: false,
             healed: false,
         }
     }
@@ -237,7 +240,7 @@ impl Incoming {
                 Action::Gap { origin, from, to } => self.tell_gap(group, config, origin, from, to),
                 Action::Healed => {
                     info!("everything that was missing is here");
-                    self.healed = true;
+                    self.healed = self.own_awaited;
                 }
             }
         }
@@ -277,6 +280,9 @@ impl Incoming {
             );
             self.overflowed = true;
             return;
+        }
+        if origin == shared.own {
+            self.own.pulled = self.own.pulled.max(Some(last));
         }
         let records = (first..).zip(changes).map(|(seq, change)| Record::Change { boot, seq, change });
         // On its way into the journal before it can be in the database.

@@ -123,7 +123,7 @@ impl Scratch {
         // It may have stayed what it is, because that is later.
         if entry::is_glue(state) && here.is_some_and(|here| here.csn == state.csn && entry::is_glue(&here)) {
             tree::make_glue(shared, transaction, self, applied, state)?;
-            if let Some(parent) = state.parent {
+            if let Some(parent) = transaction.find(parent) {
                 self.place(uuid, Place { parent, rdn: names::intended(rdn).into_owned() });
             }
         }

@@ -34,8 +34,8 @@ pub(crate) struct Outgoing {
     last_csn: Option<Csn>,
     outbox: Outbox,
     online: bool,
-    /// What is missing before it is not known yet.
-    held_back: bool,
+    /// The card does not show own changes: nobody can be given what is missing before them yet.
+    pub(crate) hides_own: bool,
     /// The room or the queue to it is full: nothing is sent before this.
     hold: Option<Instant>,
     shown: Option<(Card, Instant)>,
@@ -73,7 +73,7 @@ impl Outgoing {
             last_csn: start,
             outbox: Outbox::new(config.server_id, config.boot, start, OutboxLimits::default()),
             online: false,
-            held_back: false,
+            hides_own: false,
             hold: None,
             shown: None,
             refused: None,
@@ -99,9 +99,7 @@ impl Outgoing {
 
     /// Whether something is left that can still go out.
     pub(crate) fn can_flush(&self) -> bool {
-        self.online
-            && !self.held_back
-            && !(self.outbox.is_settled() && !self.holds_back() && self.unwritten.is_empty())
+        self.online && !(self.outbox.is_settled() && !self.holds_back() && self.unwritten.is_empty())
     }
 
     /// Whether changes were taken that are not on their way into the journal yet.
@@ -109,14 +107,8 @@ impl Outgoing {
         !(self.order.is_empty() && self.bookkeeping.is_empty())
     }
 
-    /// Nothing is sent for now; it waits in the outbox.
-    pub(crate) fn hold_back(&mut self) {
-        self.held_back = true;
-    }
-
     /// What this server makes in this run follows this, and not what it knows to have made before.
     pub(crate) fn begin_after(&mut self, csn: Csn) {
-        self.held_back = false;
         let is_later = self.unwritten.front().is_none_or(|(_, change)| change.csn > csn);
         if is_later && self.outbox.begin_after(csn) {
             self.last_csn = self.last_csn.max(Some(csn));
@@ -200,7 +192,7 @@ impl Outgoing {
         {
             fail_point(FailPoint::Journalled);
             let (number, prev) = (self.outbox.last() + 1, self.last_csn.replace(change.csn));
-            if self.online && !self.held_back && self.stored.is_wanted() {
+            if self.online && self.stored.is_wanted() {
                 let place = Place { origin: self.server_id, boot: self.outbox.boot(), number, prev };
                 self.for_absent.push((Arc::clone(&change), place));
             }
@@ -297,9 +289,6 @@ impl Outgoing {
 
     /// Sends what may be sent now. Returns when to look again.
     pub(crate) fn send(&mut self, group: &Group, config: &ReplicaConfig, now: Instant) -> Option<Instant> {
-        if self.held_back {
-            return None;
-        }
         if let Some(hold) = self.hold.filter(|hold| now < *hold) {
             return self.online.then_some(hold);
         }
@@ -420,7 +409,7 @@ impl Outgoing {
             node: config.group.node.clone(),
             suffix: config.nsuffix.clone(),
             software: concat!("xmppsync ", env!("CARGO_PKG_VERSION")).to_owned(),
-            vector: others.chain(sent).collect(),
+            vector: others.chain(sent.filter(|_| !self.hides_own)).collect(),
             dataset: *lock(&shared.dataset),
             progress,
         }

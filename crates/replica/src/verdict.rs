@@ -142,7 +142,9 @@ fn hides((one, known): (&Side, &Known), (from, other): (&Side, &Known)) -> bool 
 
 /// What one side remembers of an entry and is not in it on the other side.
 fn lacking(remembered: &Known, at: &Side, known: &Known) -> Vec<Csn> {
-    let waiting = remembered.waiting.iter().filter(|_| !mutation::is(Mutation::WaitingForgotten));
+    // What waits on both sides comes on both.
+    let waiting = remembered.waiting.difference(&known.waiting);
+    let waiting = waiting.filter(|_| !mutation::is(Mutation::WaitingForgotten));
     let all: BTreeSet<Csn> = remembered.changes.iter().chain(waiting).copied().collect();
     { all }.into_iter().filter(|csn| !at.has(known, *csn)).collect()
 }

@@ -1,7 +1,7 @@
 //! Entries as they are, for a peer that compares, with what is remembered of their pasts; and those that it wants to be looked at.
 
 use super::{Answers, Refusal, busy, no_journal, written};
-use crate::heal::knowledge::{Looked, look};
+use crate::heal::knowledge::{Looked, clamped, look};
 use crate::heal::{self, HealError, Healed, Healer};
 use crate::limits;
 use std::sync::Arc;
@@ -129,8 +129,8 @@ impl Answers {
             match &mut filling.entries.side {
                 // What was forgotten since is in the list of those before.
                 Some(told) => {
-                    let forgotten = side.floor.iter().filter(|csn| told.seen.vector.covers(*csn));
-                    forgotten.for_each(|csn| told.floor.advance(csn));
+                    let forgotten = clamped(&side.floor, &told.seen.vector);
+                    forgotten.iter().for_each(|csn| told.floor.advance(csn));
                 }
                 None => {
                     side.seen.unseen = self.shared.unseen_for_peers().await;

@@ -4,63 +4,47 @@
 //! last of it that is here and what this run makes; and who hears of that sees a hole, which only a comparison fills.
 
 use super::{Driver, Running};
-use crate::opening::Found;
 use crate::shared::lock;
 use xmppsync_journal::Record;
-use xmppsync_replica::{Csn, ServerId, Unseen};
-
-/// What is known of it.
-#[derive(Default)]
-pub(super) struct Forgotten {
-    /// What others have of it is on its way into the empty database. It ends here, and what this run makes is later, and is not sent
-    /// before.
-    awaited: Option<Csn>,
-    /// What they have is here, up to this change.
-    here: Option<Csn>,
-}
-
-impl Forgotten {
-    /// The run before may have ended while it was awaited.
-    pub(super) fn new(found: &Found, own: ServerId) -> Forgotten {
-        let was_awaited = found.loading && found.unseen.of(own).any(|span| span.after().is_none());
-        Forgotten { awaited: found.opened.filter(|_| was_awaited), here: None }
-    }
-
-    pub(super) fn is_awaited(&self) -> bool {
-        self.awaited.is_some()
-    }
-
-    /// What others had of it, up to this change, is in the database.
-    pub(super) fn here(&mut self, last: Option<Csn>) {
-        self.here = last.filter(|_| self.is_awaited()).or(self.here);
-    }
-}
+use xmppsync_replica::{Csn, Unseen};
 
 impl Running<'_> {
     /// A peer has changes of this server up to `last` that are not here.
     pub(super) fn handle_forgotten(&mut self, last: Csn) {
         let Driver { shared, config, found, .. } = self.driver;
         let until = found.opened.map_or(last, |opened| opened.max(last));
-        if self.incoming.empty {
+        self.outgoing.begin_after(until);
+        if self.incoming.is_filled_by_others() {
+            // What others have of it is on its way. Until that is here this is the whole that is not.
             let mut unseen = Unseen::default();
             unseen.add_after(None, until);
             shared.add_unseen(unseen);
-            self.forgotten.awaited = Some(until);
-            self.outgoing.hold_back();
+            self.incoming.own_awaited = true;
+            self.outgoing.hides_own = true;
         } else {
             self.begin_after(found.vector.get(config.server_id), until);
         }
     }
 
-    /// Once what others have of it is here.
+    /// Once what others have of it was pulled.
     pub(super) fn follow_forgotten(&mut self) {
-        if std::mem::take(&mut self.incoming.healed) {
-            self.forgotten.here(self.incoming.known_own());
+        let is_pulled = self.incoming.own_awaited && self.incoming.healed && !self.is_empty();
+        if is_pulled && lock(&self.driver.shared.to_apply).is_idle() {
+            self.handle_filled(self.incoming.own_pulled());
         }
-        let Forgotten { awaited: Some(until), here: Some(last) } = self.forgotten else { return };
-        if lock(&self.driver.shared.to_apply).is_idle() {
-            self.forgotten = Forgotten::default();
-            self.begin_after(Some(last), until);
+    }
+
+    /// What others have of it is in the database, which was empty, up to `last`.
+    pub(super) fn handle_filled(&mut self, last: Option<Csn>) {
+        let Driver { shared, config, .. } = self.driver;
+        self.incoming.own_awaited = false;
+        self.outgoing.hides_own = false;
+        let whole = lock(&shared.unseen).of(config.server_id).find(|span| span.after().is_none());
+        // A run before this one may have begun to fill it.
+        if let Some(until) =
+            whole.map(|whole| whole.until()).filter(|until| last.is_some() && last < Some(*until))
+        {
+            self.begin_after(last, until);
         }
     }
 
@@ -72,7 +56,6 @@ impl Running<'_> {
         shared.add_unseen(unseen);
         shared.store.write(vec![Record::Floor(until)]);
         lock(&shared.vector).advance(until);
-        self.outgoing.begin_after(until);
         self.incoming.begin_after(until);
     }
 }

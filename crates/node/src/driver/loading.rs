@@ -131,7 +131,7 @@ impl Running<'_> {
                     "{entries} entries loaded from {source} in {took:.1?} ({bytes} bytes, {rate:.0} entries/s)"
                 );
                 self.load.unfinished = false;
-                self.forgotten.here(vector.get(self.driver.config.server_id));
+                self.handle_filled(vector.get(self.driver.config.server_id));
                 shared.loading.end();
                 self.driver.database.set_loading(false);
                 self.incoming.inbox.handle_state(&vector, now);

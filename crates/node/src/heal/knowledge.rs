@@ -84,8 +84,8 @@ async fn look_at_once(
                 tokio::time::sleep(limits::LOOK_AGAIN_PAUSE).await;
                 continue;
             }
-            Some(odd) => odd.max(1),
-            None => states.len(),
+            Some(odd) if *attempts < limits::LOOK_AGAIN_MAX => odd,
+            _ => states.len(),
         };
         let mut moves = moves(shared, &uuids[..count]);
         let mut looked = BTreeMap::new();
@@ -100,7 +100,7 @@ async fn look_at_once(
 }
 
 /// The journal is told of what a comparison brought before that is in the database: until then the floor says nothing of it.
-fn clamped(floor: &Vector, vector: &Vector) -> Vector {
+pub(crate) fn clamped(floor: &Vector, vector: &Vector) -> Vector {
     let reached = |csn: Csn| if vector.covers(csn) { Some(csn) } else { vector.get(csn.server_id()) };
     floor.iter().filter_map(reached).collect()
 }

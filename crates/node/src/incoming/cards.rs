@@ -16,6 +16,8 @@ use xmppsync_wire::{Card, Payload, Phase};
 pub(super) struct OwnChanges {
     /// The last one at the start, and what of it and later was found at peers since.
     pub(super) known: Option<Csn>,
+    /// The last one that came from peers since.
+    pub(super) pulled: Option<Csn>,
     /// The first one of this run.
     pub(super) first: Option<Csn>,
 }
@@ -80,10 +82,10 @@ impl Incoming {
 
     /// A peer has changes of this server that are not here: with a later one made, they would count as seen and deleted.
     fn handle_lost(&mut self, peer: &FullJid, lost: Span, shared: &Shared) {
+        shared.clock.observe([lost.until()]);
         shared.add_unseen([lost].into_iter().collect());
         self.lost = Some(lost.until());
-        // One that is empty is loaded.
-        if !self.empty {
+        if !self.is_filled_by_others() {
             warn!(
                 "{peer} has changes of this server (up to {}) that are not here: the database was put back to an earlier \
                  state; its entries are compared",
@@ -98,9 +100,14 @@ impl Incoming {
         self.inbox.handle_forgotten(csn);
     }
 
-    /// The last change of this server that was here at the start, or that a peer has shown since.
-    pub(crate) fn known_own(&self) -> Option<Csn> {
-        self.own.known
+    /// The database was empty, and what others have is, or will be, on its way into it.
+    pub(crate) fn is_filled_by_others(&self) -> bool {
+        self.empty || self.own_awaited
+    }
+
+    /// The last change of this server that came from peers.
+    pub(crate) fn own_pulled(&self) -> Option<Csn> {
+        self.own.pulled
     }
 
     fn usable_card(
