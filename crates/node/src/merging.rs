@@ -119,9 +119,12 @@ impl Scratch {
             let place = Place { parent, rdn: names::intended(rdn).into_owned() };
             self.note(shared, Record::Displaced { uuid, place });
         }
+        if !entry::is_glue(state) {
+            return Ok(());
+        }
         let here = transaction.read_entry(&uuid).map_err(Outcome::Temporary)?;
         // It may have stayed what it is, because that is later.
-        if entry::is_glue(state) && here.is_some_and(|here| here.csn == state.csn && entry::is_glue(&here)) {
+        if here.is_some_and(|here| here.csn == state.csn && entry::is_glue(&here)) {
             tree::make_glue(shared, transaction, self, applied, state)?;
             if let Some(parent) = transaction.find(parent) {
                 self.place(uuid, Place { parent, rdn: names::intended(rdn).into_owned() });

@@ -49,9 +49,7 @@ impl Gathered {
             self.bytes = 0;
         }
     }
-}
 
-impl Gathered {
     /// An entry that is deleted on both sides may have to have its place here.
     fn place(&mut self, theirs: Theirs, own: &Looked, sides: &Sides) {
         let again = sides.place(&own.known, &theirs.known);
