@@ -4,6 +4,7 @@ use crate::steps::*;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use std::time::Instant;
 use xmppsync_lab::ldap3::{Mod, Scope};
 use xmppsync_lab::{ContextCsn, Group, GroupOptions, Ldap, Line, SUFFIX, assert_equal_with};
 
@@ -108,22 +109,36 @@ fn random_writes_on_four_servers_whose_lines_are_cut_and_mended_have_one_result(
     have_one_result(GroupOptions::default());
 }
 
+/// Everything meets everything at the end.
+#[test]
+fn random_writes_beside_a_server_that_is_apart_all_the_time_have_one_result() {
+    storm(GroupOptions::default(), 1);
+}
+
 pub(crate) fn have_one_result(options: GroupOptions) {
+    storm(options, 0);
+}
+
+/// So many servers are `apart` from the first write to the last.
+fn storm(options: GroupOptions, apart: usize) {
     let seed = seed();
     println!("XMPPSYNC_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let (group, lines) = group_with_lines(options);
     let mut clients: Vec<Ldap> = group.servers.iter().map(|server| server.ldap().unwrap()).collect();
-    let mut made = 0;
+    let (mut made, begin) = (0, Instant::now());
+    let (unsteady, apart) = lines.split_at(SERVERS - apart);
+    apart.iter().for_each(Line::cut);
     for operation in 0..operations() {
         if operation % OPERATIONS_PER_LINE == 0 {
-            let line = lines.choose(&mut rng).unwrap();
+            let line = unsteady.choose(&mut rng).unwrap();
             if rng.random_bool(0.6) { line.cut() } else { line.mend() }
         }
         let server = rng.random_range(0..SERVERS);
         made += usize::from(write(&mut clients[server], &mut rng));
     }
     lines.iter().for_each(Line::mend);
+    let (writing, begin) = (begin.elapsed(), Instant::now());
     let dump = assert_equal_with(&group.servers, SUFFIX, ContextCsn::Compare, crate::PATIENCE)
         .unwrap_or_else(|different| {
             for server in &group.servers {
@@ -143,7 +158,8 @@ pub(crate) fn have_one_result(options: GroupOptions) {
             }
             panic!("seed {seed}: {different}")
         });
-    println!("{made} writes, {} entries", dump.len());
+    let settling = begin.elapsed();
+    println!("{made} writes in {writing:.1?}, equal after {settling:.1?}, {} entries", dump.len());
     for server in &group.servers {
         assert!(
             !server.log().contains("set aside"),

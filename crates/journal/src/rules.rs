@@ -11,7 +11,7 @@ use crate::limits::MOVES_LOOKED_AT_MAX;
 use crate::lost;
 use crate::store::{
     AHEAD, CHANGES, CHANGES_BY_ENTRY, LOST, MARK_DISPLACED, MARK_DOUBT, MARK_GLUE, MARK_PLACE, MARKS, MOVES,
-    ORPHANS, Uuid,
+    ORPHANS, TOMBSTONES, Uuid,
 };
 use redb::ReadableTable;
 use std::ops::Bound;
@@ -137,6 +137,23 @@ impl Journal {
         self.read(|transaction| {
             let value = transaction.open_table(MARKS)?.get((MARK_PLACE, uuid.as_bytes()))?;
             Ok(value.and_then(|value| value.value().map(place)))
+        })
+    }
+
+    /// By which CSN each of these entries was deleted, if it was, and where it was, if that is known.
+    ///
+    /// # Errors
+    /// See [`Journal`].
+    pub fn deleted(&self, uuids: &[EntryUuid]) -> Result<Vec<(Option<Csn>, Option<Place>)>, JournalError> {
+        self.read(|transaction| {
+            let (tombstones, marks) = (transaction.open_table(TOMBSTONES)?, transaction.open_table(MARKS)?);
+            let deleted = uuids.iter().map(|uuid| {
+                let csn =
+                    tombstones.get(uuid.as_bytes())?.map(|value| unpack(value.value().0)).transpose()?;
+                let known = marks.get((MARK_PLACE, uuid.as_bytes()))?;
+                Ok((csn, known.and_then(|value| value.value().map(place))))
+            });
+            deleted.collect()
         })
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Scratch {
     gone: BTreeMap<EntryUuid, Csn>,
     /// Where they were.
     places: BTreeMap<EntryUuid, Place>,
+    /// What the journal says of entries that were deleted before, and where they were. No client writes meanwhile.
+    deleted: BTreeMap<EntryUuid, (Option<Csn>, Option<Place>)>,
     lost: Vec<Lost>,
     /// Entries of which it is not known what later changes made of them, and the change that came late.
     doubts: BTreeMap<EntryUuid, Csn>,

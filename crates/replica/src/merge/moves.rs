@@ -22,14 +22,33 @@ pub(crate) struct Moved {
 struct Overlay<'a, T> {
     tree: &'a mut T,
     parents: BTreeMap<EntryUuid, Option<EntryUuid>>,
+    /// What the tree said: each of thousands of moves asks for all that is above it.
+    asked: BTreeMap<EntryUuid, Option<EntryUuid>>,
 }
 
-impl<T: Tree> Overlay<'_, T> {
+impl<'a, T: Tree> Overlay<'a, T> {
+    /// The tree as it was before the moves.
+    fn before(tree: &'a mut T, moves: &[Move]) -> Overlay<'a, T> {
+        let made = moves.iter().rev().filter(|known| known.made);
+        let parents = made.map(|undone| (undone.child, undone.from)).collect();
+        Overlay { tree, parents, asked: BTreeMap::new() }
+    }
+
     fn parent(&mut self, uuid: EntryUuid) -> Result<Option<EntryUuid>, T::Error> {
         match self.parents.get(&uuid) {
             Some(parent) => Ok(*parent),
-            None => parent(self.tree, uuid),
+            None => self.parent_there(uuid),
         }
+    }
+
+    /// In the tree as it is.
+    fn parent_there(&mut self, uuid: EntryUuid) -> Result<Option<EntryUuid>, T::Error> {
+        if let Some(parent) = self.asked.get(&uuid) {
+            return Ok(*parent);
+        }
+        let parent = parent(self.tree, uuid)?;
+        self.asked.insert(uuid, parent);
+        Ok(parent)
     }
 
     fn make(&mut self, mut this: Move) -> Result<Move, T::Error> {
@@ -42,12 +61,11 @@ impl<T: Tree> Overlay<'_, T> {
         Ok(this)
     }
 
-    fn end(self, log: Vec<Move>) -> Result<Moved, T::Error> {
-        let Overlay { tree, parents } = self;
+    fn end(mut self, log: Vec<Move>) -> Result<Moved, T::Error> {
         let mut moved = Moved { log, ..Moved::default() };
-        for (uuid, now) in parents {
+        for (uuid, now) in std::mem::take(&mut self.parents) {
             if let Some(now) = now
-                && parent(tree, uuid)? != Some(now)
+                && self.parent_there(uuid)? != Some(now)
             {
                 moved.parents.insert(uuid, now);
             }
@@ -99,10 +117,7 @@ pub(crate) fn work_out<T: Tree>(
     if mutation::is(Mutation::MovesNotRedone) {
         known.clear();
     }
-    let mut overlay = Overlay { tree, parents: BTreeMap::new() };
-    for undone in known.iter().rev().filter(|known| known.made) {
-        overlay.parents.insert(undone.child, undone.from);
-    }
+    let mut overlay = Overlay::before(tree, &known);
     let mut log = vec![overlay.make(Move { csn, child, from: None, to, made: false })?];
     for again in known.into_iter().filter(|known| known.csn != csn) {
         let made = overlay.make(again)?;
@@ -149,10 +164,7 @@ fn redo<T: Tree>(
     (child, base): (EntryUuid, EntryUuid),
     (is_base, superseded): (bool, &dyn Fn(&Move) -> bool),
 ) -> Result<Option<(Moved, Option<EntryUuid>)>, T::Error> {
-    let mut overlay = Overlay { tree, parents: BTreeMap::new() };
-    for undone in known.iter().rev().filter(|known| known.made) {
-        overlay.parents.insert(undone.child, undone.from);
-    }
+    let mut overlay = Overlay::before(tree, known);
     if is_base {
         overlay.parents.insert(child, Some(base));
     }

@@ -48,14 +48,17 @@ pub(crate) fn go<T: Tree>(
     rdn: Option<String>,
 ) -> Result<Option<EntryUuid>, T::Error> {
     let Some(place) = &node.place else { return Ok(None) };
+    let mut moved = None;
     if let Some(to) = to {
         if let Some(missing) = stand_in(tree, to)? {
             return Ok(Some(missing));
         }
-        if let Some(missing) = lacking(tree, change, to)? {
+        let led = moves::work_out(tree, change.csn, change.uuid, to)?;
+        if let Some(missing) = lacking(tree, &led)? {
             unglue(tree, to)?;
             return Ok(Some(missing));
         }
+        moved = Some((to, led));
     }
     if let Some(rdn) = rdn {
         let later = later_renames(tree, change)?;
@@ -66,23 +69,19 @@ pub(crate) fn go<T: Tree>(
             lose(tree, change, against, Lost::NAME, vec![rdn.clone().into_bytes()])?;
         }
     }
-    if let Some(to) = to {
-        move_below(tree, change, to)?;
+    if let Some((to, moved)) = moved {
+        move_all(tree, change, moved)?;
         // It may have been made for a move that fell away.
         unglue(tree, to)?;
     }
     Ok(None)
 }
 
-/// An entry of which nothing is known yet, and below which the move sends one that is there: because of it a later move falls
-/// away.
-pub(crate) fn lacking<T: Tree>(
-    tree: &mut T,
-    change: &Change,
-    to: EntryUuid,
-) -> Result<Option<EntryUuid>, T::Error> {
-    let parents = moves::work_out(tree, change.csn, change.uuid, to)?.parents;
-    for (uuid, parent) in &parents {
+/// An entry of which nothing is known yet, and below which the moves send one that is there: because of one of them a later move
+/// falls away.
+pub(crate) fn lacking<T: Tree>(tree: &mut T, moved: &Moved) -> Result<Option<EntryUuid>, T::Error> {
+    let parents = &moved.parents;
+    for (uuid, parent) in parents {
         if tree.node(*uuid)?.is_none() {
             continue;
         }
@@ -102,6 +101,11 @@ pub(crate) fn lacking<T: Tree>(
 
 pub(crate) fn move_below<T: Tree>(tree: &mut T, change: &Change, to: EntryUuid) -> Result<(), T::Error> {
     let moved = moves::work_out(tree, change.csn, change.uuid, to)?;
+    move_all(tree, change, moved)
+}
+
+/// Makes the moves that the change led to; of each that fell away for it, the name is lost.
+pub(crate) fn move_all<T: Tree>(tree: &mut T, change: &Change, moved: Moved) -> Result<(), T::Error> {
     for noted in moved.log {
         if !noted.made {
             lose(
@@ -160,8 +164,9 @@ pub(crate) fn go_deleted<T: Tree>(
     {
         return Ok(Some(to));
     }
-    if let Some(to) = to
-        && let Some(missing) = lacking(tree, change, to)?
+    let moved = to.map(|to| moves::work_out(tree, change.csn, change.uuid, to)).transpose()?;
+    if let Some(moved) = &moved
+        && let Some(missing) = lacking(tree, moved)?
     {
         return Ok(Some(missing));
     }
@@ -170,8 +175,8 @@ pub(crate) fn go_deleted<T: Tree>(
     {
         tree.note_place(change.uuid, Place { rdn, ..place })?;
     }
-    if let Some(to) = to {
-        move_below(tree, change, to)?;
+    if let Some(moved) = moved {
+        move_all(tree, change, moved)?;
     }
     Ok(None)
 }

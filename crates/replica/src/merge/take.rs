@@ -1,7 +1,7 @@
 //! A state that is taken as a whole.
 
 use super::apply::{Applied, apply, rename, set_state};
-use super::naming::{carry_out, lacking, move_below, relocate};
+use super::naming::{carry_out, lacking, move_all, relocate};
 use super::placing::{settle, stand_in, unglue};
 use super::tree::Tree;
 use super::without::Without;
@@ -155,10 +155,13 @@ pub fn learn<T: Tree>(tree: &mut T, known: &Move) -> Result<(), T::Error> {
         operation: Operation::Delete { dn: String::new() },
     };
     let is_here = tree.node(known.child)?.is_some() || tree.deleted(known.child)?.is_some();
-    if is_here && stand_in(tree, known.to)?.is_none() && lacking(tree, &change, known.to)?.is_none() {
-        move_below(tree, &change, known.to)?;
-    } else {
-        tree.note_move(*known)?;
+    let led = match is_here && stand_in(tree, known.to)?.is_none() {
+        true => Some(moves::work_out(tree, change.csn, change.uuid, known.to)?),
+        false => None,
+    };
+    match led {
+        Some(led) if lacking(tree, &led)?.is_none() => move_all(tree, &change, led)?,
+        _ => tree.note_move(*known)?,
     }
     unglue(tree, known.to)
 }

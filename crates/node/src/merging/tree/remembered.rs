@@ -5,7 +5,7 @@ use crate::host::{Failure, Outcome};
 use crate::limits;
 use crate::merging::is_glue;
 use crate::shared::lock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xmppsync_journal::{Journal, JournalError};
 use xmppsync_replica::{Change, Csn, EntryUuid, Move, Operation, Place};
@@ -148,7 +148,14 @@ impl HostTree<'_> {
         for made in followed.into_iter().filter(|made| made.csn >= from) {
             moves.entry(made.csn).or_insert(made);
         }
-        Ok(moves.into_values().collect())
+        let moves: Vec<Move> = moves.into_values().collect();
+        if moves.len() > 1 {
+            let named = moves.iter().flat_map(|made| [Some(made.child), Some(made.to), made.from]).flatten();
+            let named: BTreeSet<EntryUuid> =
+                named.filter(|uuid| !self.scratch.deleted.contains_key(uuid)).collect();
+            self.look_for_deletes(named.into_iter().collect())?;
+        }
+        Ok(moves)
     }
 
     pub(super) fn remembered_delete(
@@ -157,12 +164,23 @@ impl HostTree<'_> {
     ) -> Result<Option<(Csn, Option<Place>)>, Outcome> {
         let place = self.scratch.places.get(&uuid).cloned();
         let gone = self.scratch.gone.get(&uuid).copied().max(lock(&self.shared.captured).deleted.get(uuid));
-        let known = self.ask(move |journal| {
-            let tombstone = journal.tombstone(uuid)?.map(|(csn, _)| csn);
-            Ok((tombstone, journal.place(uuid)?))
-        })?;
-        let (tombstone, known) = known.unwrap_or_default();
+        let (tombstone, known) = match self.scratch.deleted.get(&uuid) {
+            Some(known) => known.clone(),
+            None => self.look_for_deletes(vec![uuid])?.pop().unwrap_or_default(),
+        };
         Ok(gone.max(tombstone).map(|csn| (csn, place.or(known))))
+    }
+
+    /// Asks the journal for all at once: a late move may need thousands of entries that are gone.
+    fn look_for_deletes(
+        &mut self,
+        uuids: Vec<EntryUuid>,
+    ) -> Result<Vec<(Option<Csn>, Option<Place>)>, Outcome> {
+        let asked = uuids.clone();
+        let found = self.ask(move |journal| journal.deleted(&asked))?.unwrap_or_default();
+        let certain = uuids.into_iter().zip(&found).filter(|(_, (csn, _))| csn.is_some());
+        self.scratch.deleted.extend(certain.map(|(uuid, known)| (uuid, known.clone())));
+        Ok(found)
     }
 }
 
