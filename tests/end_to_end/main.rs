@@ -41,6 +41,7 @@ mod stopping;
 mod storm;
 mod transactions;
 mod trouble;
+mod two_xmpp_servers;
 
 use std::time::Duration;
 

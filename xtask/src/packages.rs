@@ -15,6 +15,8 @@ const PACKAGES: &[&str] = &[
     "ldap-utils",
     "ejabberd",
     "prosody",
+    // prosody needs it to find the servers of other domains
+    "lua-unbound",
     "valgrind",
     "iproute2",
     // fetching and unpacking the source package of OpenLDAP

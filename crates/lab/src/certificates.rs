@@ -38,7 +38,9 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names.first().map_or("server", String::as_str));
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // As a client it shows itself to the servers of other domains.
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.0)?;
         Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))

@@ -11,7 +11,7 @@ use crate::dump::assert_equal;
 use crate::error::{IoContext, LabError, Result};
 use crate::net::Network;
 use crate::slapd::{Database, Slapd, SlapdConfig, SlapdOptions, module_path, other_release};
-use crate::xmpp::{XmppOptions, XmppServer};
+use crate::xmpp::{ClusterNode, Federation, XmppOptions, XmppServer};
 
 /// The suffix of a group that asks for no other.
 pub const SUFFIX: &str = "dc=example,dc=com";
@@ -58,6 +58,15 @@ pub enum Topology {
     Star,
 }
 
+/// A second XMPP server, to which every second slapd logs in: `b`, `d`, …
+#[derive(Clone, Debug)]
+pub enum SecondXmpp {
+    /// Of another domain, linked with the first one, which has the room and the nodes.
+    Federated(XmppOptions),
+    /// Another node of a cluster of ejabberd.
+    ClusterNode,
+}
+
 /// What a group is made of.
 #[derive(Clone, Debug)]
 pub struct GroupOptions {
@@ -93,6 +102,8 @@ pub struct GroupOptions {
     pub network: Option<Network>,
     /// The XMPP server.
     pub xmpp: XmppOptions,
+    /// A second one beside it.
+    pub second_xmpp: Option<SecondXmpp>,
     /// How each slapd runs.
     pub slapd: SlapdOptions,
 }
@@ -116,6 +127,7 @@ impl Default for GroupOptions {
             base_dir: None,
             network: None,
             xmpp: XmppOptions::default(),
+            second_xmpp: None,
             slapd: SlapdOptions::default(),
         }
     }
@@ -129,7 +141,9 @@ pub struct Group {
     pub servers: Vec<Slapd>,
     /// The XMPP server.
     pub xmpp: XmppServer,
-    /// The directory of all.
+    /// The second one, if there are two.
+    pub second_xmpp: Option<XmppServer>,
+    /// The directory of all but the second XMPP server, which has one of its own.
     pub lab: LabDir,
     options: GroupOptions,
 }
@@ -163,12 +177,13 @@ impl Group {
             None => LabDir::new()?,
         };
         let host = |number| options.network.as_ref().map(|network| network.host(number)).transpose();
-        let xmpp = XmppServer::start(&lab, XmppOptions { host: host(1)?, ..options.xmpp.clone() })?;
+        let first = XmppOptions { host: host(1)?, ..options.xmpp.clone() };
+        let (xmpp, second_xmpp) = start_xmpp(&lab, first, options.second_xmpp.as_ref())?;
         let hosts = (0..options.servers).map(|number| host(number + 2)).collect::<Result<Vec<_>>>()?;
-        let mut group = Self { servers: Vec::new(), xmpp, lab, options };
+        let mut group = Self { servers: Vec::new(), xmpp, second_xmpp, lab, options };
         for (number, host) in hosts.into_iter().enumerate() {
             let name = server_name(number);
-            group.xmpp.register(&name, &password(&name))?;
+            group.home_mut(number).register(&name, &password(&name))?;
             let config = group.config(number)?;
             let mut slapd = SlapdOptions { host, ..group.options.slapd.clone() };
             if let Some((program, _)) = group.other_release(number)? {
@@ -215,7 +230,17 @@ impl Group {
     /// The bare JID of a server.
     #[must_use]
     pub fn jid(&self, number: usize) -> String {
-        format!("{}@{}", server_name(number), self.xmpp.domain())
+        format!("{}@{}", server_name(number), self.home(number).domain())
+    }
+
+    /// The XMPP server to which a server logs in.
+    #[must_use]
+    pub fn home(&self, number: usize) -> &XmppServer {
+        self.second_xmpp.as_ref().filter(|_| number % 2 == 1).unwrap_or(&self.xmpp)
+    }
+
+    fn home_mut(&mut self, number: usize) -> &mut XmppServer {
+        self.second_xmpp.as_mut().filter(|_| number % 2 == 1).unwrap_or(&mut self.xmpp)
     }
 
     /// The configuration of a server, to change and hand to [`Slapd::set_config`]. Writes its password
@@ -290,10 +315,11 @@ impl Group {
         fs::set_permissions(&password_file, fs::Permissions::from_mode(0o600))
             .context(|| format!("cannot protect {}", password_file.display()))?;
         let domain = self.xmpp.domain();
+        let home = self.home(number);
         let (address, tls) = match self.options.tls {
-            Tls::Starttls => (self.xmpp.client_address(), "starttls"),
-            Tls::Direct => (self.xmpp.client_tls_address(), "direct"),
-            Tls::Plaintext => (self.xmpp.client_address(), "insecure-plaintext"),
+            Tls::Starttls => (home.client_address(), "starttls"),
+            Tls::Direct => (home.client_tls_address(), "direct"),
+            Tls::Plaintext => (home.client_address(), "insecure-plaintext"),
         };
         let mut lines = vec![
             "overlay xmppsync".to_owned(),
@@ -305,7 +331,7 @@ impl Group {
             format!("xmppsync-pubsub pubsub.{domain}"),
         ];
         if self.options.tls != Tls::Plaintext {
-            lines.push(format!("xmppsync-tls-ca {}", self.xmpp.ca_file().display()));
+            lines.push(format!("xmppsync-tls-ca {}", home.ca_file().display()));
         }
         if self.options.live == Live::Pubsub {
             lines.push("xmppsync-live pubsub".to_owned());
@@ -314,6 +340,32 @@ impl Group {
         lines.extend(peers.map(|peer| format!("xmppsync-peer {}", self.jid(peer))));
         lines.extend(self.options.overlay_lines.iter().cloned());
         Ok(lines)
+    }
+}
+
+/// The XMPP servers of a group.
+fn start_xmpp(
+    lab: &LabDir,
+    mut options: XmppOptions,
+    second: Option<&SecondXmpp>,
+) -> Result<(XmppServer, Option<XmppServer>)> {
+    let Some(second) = second else { return Ok((XmppServer::start(lab, options)?, None)) };
+    // All nodes of a cluster use one port, each at its own address.
+    let second_lab = LabDir::new()?;
+    match second {
+        SecondXmpp::Federated(second) => {
+            let federation = Federation::new(lab, &[&options.domain, &second.domain])?;
+            options.federation = Some(federation.clone());
+            let second = XmppOptions { federation: Some(federation), ..second.clone() };
+            Ok((XmppServer::start(lab, options)?, Some(XmppServer::start(&second_lab, second)?)))
+        }
+        SecondXmpp::ClusterNode => {
+            options.cluster = Some(ClusterNode::new(lab)?);
+            let first = XmppServer::start(lab, options.clone())?;
+            let second = XmppServer::start(&second_lab, options)?;
+            second.join(&first)?;
+            Ok((first, Some(second)))
+        }
     }
 }
 

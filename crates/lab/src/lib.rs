@@ -40,7 +40,7 @@ pub use dump::{
     ContextCsn, Dump, assert_equal, assert_equal_clients, assert_equal_with, check_equal, difference, dump,
 };
 pub use error::{LabError, Result};
-pub use group::{Group, GroupOptions, Live, Replication, SUFFIX, Tls, Topology};
+pub use group::{Group, GroupOptions, Live, Replication, SUFFIX, SecondXmpp, Tls, Topology};
 pub use ldap::{Entry, Ldap};
 /// The LDAP client behind [`Ldap`], for its controls, scopes and extended operations.
 pub use ldap3;
@@ -49,4 +49,4 @@ pub use slapd::{
     Database, Slapd, SlapdConfig, SlapdOptions, failpoints_module_path, module_path, other_release,
 };
 pub use wait::{wait_for, wait_until};
-pub use xmpp::{XmppData, XmppKind, XmppOptions, XmppServer, XmppService};
+pub use xmpp::{ClusterNode, Federation, XmppData, XmppKind, XmppOptions, XmppServer, XmppService};

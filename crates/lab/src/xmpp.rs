@@ -1,9 +1,13 @@
 //! A real XMPP server: ejabberd or prosody.
 
+mod cluster;
 mod ejabberd;
+mod federation;
 mod options;
 mod prosody;
 
+pub use cluster::ClusterNode;
+pub use federation::Federation;
 pub use options::{XmppKind, XmppOptions};
 
 use std::fs;
@@ -16,7 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::certificates::Authority;
-use crate::child::{Server, Stopped};
+use crate::child::{Server, Stopped, run_tool};
 use crate::dir::LabDir;
 use crate::error::{IoContext, LabError, Result};
 use crate::http;
@@ -58,8 +62,10 @@ struct Listeners {
     http: SocketAddr,
     /// The SOCKS5 file transfer proxy.
     proxy: SocketAddr,
+    /// Other XMPP servers.
+    servers: SocketAddr,
     /// What Debian's configurations open beside these, and nobody here uses.
-    unused: [SocketAddr; 5],
+    unused: [SocketAddr; 4],
 }
 
 impl Listeners {
@@ -74,7 +80,8 @@ impl Listeners {
             client_tls: free()?,
             http: free()?,
             proxy: free()?,
-            unused: [free()?, free()?, free()?, free()?, free()?],
+            servers: free()?,
+            unused: [free()?, free()?, free()?, free()?],
         })
     }
 }
@@ -100,10 +107,19 @@ impl XmppServer {
     /// When it is not installed, does not start (with its log), or is not ready in time.
     pub fn start(lab: &LabDir, options: XmppOptions) -> Result<Self> {
         let dir = lab.subdir("xmpp")?;
-        let authority = Authority::new("xmppsync lab")?;
         let domain = &options.domain;
         let names = [domain.clone(), format!("*.{domain}"), lab.ip().to_string()];
         let listeners = Listeners::new(lab, options.host.as_ref())?;
+        let (authority, certificate) = match &options.federation {
+            Some(federation) => {
+                federation.announce(domain, listeners.servers);
+                (federation.authority().pem(), federation.authority().server_pem(&names)?)
+            }
+            None => {
+                let authority = Authority::new("xmppsync lab")?;
+                (authority.pem(), authority.server_pem(&names)?)
+            }
+        };
         let accounts = Vec::new();
         let mut xmpp = Self {
             server: None,
@@ -116,9 +132,11 @@ impl XmppServer {
             start_took: Duration::ZERO,
         };
         xmpp.make_directories()?;
-        xmpp.write("ca.pem", &authority.pem())?;
-        let certificate = authority.server_pem(&names)?;
+        xmpp.write("ca.pem", &authority)?;
         xmpp.write("server.pem", &certificate)?;
+        if let Some(federation) = &xmpp.options.federation {
+            xmpp.write(ejabberd::RESOLVER, &ejabberd::resolver(federation.name_server()))?;
+        }
         if xmpp.options.kind == XmppKind::Prosody {
             for (name, text) in prosody::files(&xmpp.options, &certificate) {
                 xmpp.write(&name, &text)?;
@@ -137,6 +155,22 @@ impl XmppServer {
         self.register_again(user, password)?;
         self.accounts.push((user.to_owned(), password.to_owned()));
         Ok(())
+    }
+
+    /// Makes this node a part of the cluster that the other one is in; what it has is lost, and accounts and rooms are then those of all.
+    ///
+    /// # Errors
+    /// When a node refuses, or does not serve in time.
+    pub fn join(&self, other: &XmppServer) -> Result<()> {
+        let cluster =
+            self.options.cluster.as_ref().ok_or_else(|| LabError::Invalid("no cluster".to_owned()))?;
+        let [own, other] = [self, other].map(|node| node.listeners.client.ip());
+        // Not over HTTP: it stops its listeners for it, and with them whoever asked.
+        run_tool(&mut cluster.joining(own, other)?)?;
+        wait_until(&format!("{own} is a node of the cluster of {other}"), START_DEADLINE, || {
+            let nodes = self.api("list_cluster", "{}").map_err(|error| error.to_string())?;
+            if nodes.contains(&ClusterNode::name(other)) { Ok(()) } else { Err(nodes) }
+        })
     }
 
     /// Calls a command of ejabberd's API, such as `kick_user` or `get_room_affiliations`, with JSON
@@ -388,7 +422,9 @@ impl XmppServer {
     fn command(&self) -> Result<Command> {
         let command = |program: &Path| command_on(self.options.host.as_ref(), program);
         match self.options.kind {
-            XmppKind::Ejabberd => ejabberd::command(command, &self.dir),
+            XmppKind::Ejabberd => {
+                ejabberd::command(command, &self.options, self.listeners.client.ip(), &self.dir)
+            }
             XmppKind::Prosody => prosody::command(command, &self.dir),
         }
     }

@@ -129,6 +129,20 @@ fn batch() -> String {
 }
 
 #[test]
+fn before_it_has_a_seat_nothing_of_the_room_is_delivered_and_nobody_is_a_stranger() {
+    let mut rig = Rig::new();
+    rig.groupchat("nobody", &batch());
+    rig.presence("b", "<item affiliation='owner' role='moderator' jid='b@example.org/ldap'/>");
+    rig.groupchat("b", &batch());
+    assert!(rig.next().is_none());
+    rig.seat();
+    rig.groupchat("b", &batch());
+    assert!(matches!(rig.next(), Some(Event::Online)));
+    assert!(matches!(rig.next(), Some(Event::Card { .. })));
+    assert!(matches!(rig.next(), Some(Event::Live { .. })));
+}
+
+#[test]
 fn a_forged_jid_in_a_message_does_not_make_a_peer() {
     let mut rig = Rig::joined();
     rig.presence("m", "<item affiliation='member' role='participant' jid='m@example.org/x'/>");

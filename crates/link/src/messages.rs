@@ -42,6 +42,11 @@ impl Room {
     }
 
     fn handle_groupchat(&mut self, nick: &str, message: Message, cx: &mut Cx<'_>) {
+        // A seat that was given up, because the room hid who sits there, is heard of for a while: longer over a line between
+        // servers. Who was told nothing of the others cannot tell whose changes these are; they come as what is missing.
+        if !self.is_joined() {
+            return;
+        }
         let sender = self.jid_of(nick).map(|jid| jid.to_bare());
         let body = message.get_best_body(vec![]).map(|(_, body)| body.clone());
         let payloads = message.payloads.into_iter().filter(is_payload);

@@ -3,6 +3,7 @@
 mod config;
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +16,9 @@ pub(super) use config::{clients, text};
 /// The name of the configuration file.
 pub(super) const CONFIG: &str = "ejabberd.yml";
 
+/// The name of the file that tells Erlang whom to ask for names.
+pub(super) const RESOLVER: &str = "inetrc";
+
 /// What it writes, below its directory; the first is its database.
 pub(super) const DIRECTORIES: [&str; 4] = ["db", "log", "upload", "home"];
 
@@ -23,8 +27,19 @@ pub(super) const LOGS: [&str; 2] = ["output.log", "log/ejabberd.log"];
 
 /// ejabberdctl insists on being root or the user ejabberd, and starts the port mapper daemon and distribution with a
 /// cookie; without it none of this is there to collide.
-pub(super) fn command(on_host: impl Fn(&Path) -> Command, dir: &Path) -> Result<Command> {
+pub(super) fn command(
+    on_host: impl Fn(&Path) -> Command,
+    options: &XmppOptions,
+    ip: IpAddr,
+    dir: &Path,
+) -> Result<Command> {
     let mut command = on_host(&program("erl")?);
+    if options.federation.is_some() {
+        command.env("ERL_INETRC", dir.join(RESOLVER));
+    }
+    if let Some(node) = &options.cluster {
+        command.args(node.arguments(ip));
+    }
     command
         .env("ERL_LIBS", libraries()?)
         .env("HOME", dir.join("home"))
@@ -42,6 +57,20 @@ pub(super) fn command(on_host: impl Fn(&Path) -> Command, dir: &Path) -> Result<
     Ok(command)
 }
 
+/// The text of [`RESOLVER`]: only that server, whatever the machine itself asks.
+pub(super) fn resolver(name_server: SocketAddr) -> String {
+    let ip = erlang_ip(name_server.ip());
+    format!(
+        "{{resolv_conf, \"\"}}.\n{{nameserver, {ip}, {}}}.\n{{lookup, [file, dns]}}.\n",
+        name_server.port()
+    )
+}
+
+/// As Erlang writes it: `{127,0,0,1}`.
+pub(super) fn erlang_ip(ip: IpAddr) -> String {
+    format!("{{{}}}", ip.to_string().replace('.', ","))
+}
+
 /// What Debian's package makes its configuration of, at its installation.
 const STOCK: &str = "/usr/share/ejabberd/ejabberd.yml.example";
 
@@ -52,9 +81,14 @@ pub(super) fn stock(options: &XmppOptions, listeners: &Listeners, dir: &Path) ->
         ("\n  - localhost\n".to_owned(), format!("\n  - \"{}\"\n", options.domain)),
         ("/etc/ejabberd/ejabberd.pem".to_owned(), dir.join("server.pem").display().to_string()),
     ];
-    let [s2s, https, web, stun, mqtt] = listeners.unused;
-    let ports =
-        [(5222, listeners.client), (5223, listeners.client_tls), (5269, s2s), (5443, https), (5280, web)];
+    let [https, web, stun, mqtt] = listeners.unused;
+    let ports = [
+        (5222, listeners.client),
+        (5223, listeners.client_tls),
+        (5269, listeners.servers),
+        (5443, https),
+        (5280, web),
+    ];
     for (port, address) in ports.into_iter().chain([(3478, stun), (1883, mqtt)]) {
         let (ip, own) = (address.ip(), address.port());
         edits.push((format!("port: {port}\n    ip: \"::\""), format!("port: {own}\n    ip: \"{ip}\"")));

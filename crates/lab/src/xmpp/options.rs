@@ -1,5 +1,7 @@
 //! Which XMPP server, and what a test may want different.
 
+use super::cluster::ClusterNode;
+use super::federation::Federation;
 use crate::net::Host;
 
 /// Which program serves.
@@ -55,6 +57,10 @@ pub struct XmppOptions {
     pub log_level: String,
     /// Where it runs; `None` is this machine, at the lab's address.
     pub host: Option<Host>,
+    /// With whom it exchanges stanzas of other domains; `None` is nobody.
+    pub federation: Option<Federation>,
+    /// What nodes of one cluster have to know of each other; ejabberd only.
+    pub cluster: Option<ClusterNode>,
 }
 
 impl Default for XmppOptions {
@@ -74,6 +80,8 @@ impl Default for XmppOptions {
             max_room_users: None,
             log_level: "warning".to_owned(),
             host: None,
+            federation: None,
+            cluster: None,
         }
     }
 }

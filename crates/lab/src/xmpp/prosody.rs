@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Listeners, XmppOptions, edited};
+use super::{Federation, Listeners, XmppOptions, edited};
 use crate::child::program;
 use crate::error::{IoContext, Result};
 
@@ -47,7 +47,7 @@ pub(super) fn files(options: &XmppOptions, certificate: &str) -> Vec<(String, St
     let api = include_str!("mod_lab_api.lua");
     let mut files = vec![("modules/mod_lab_api.lua".to_owned(), api.to_owned())];
     if options.stock {
-        let hosts = [host(&options.domain), rooms(options), pubsub(&options.domain)].concat();
+        let hosts = [host(&options.domain), rooms(options), pubsub(options)].concat();
         files.push(("conf.d/lab.cfg.lua".to_owned(), hosts));
         // Certificate and key of a domain are looked for under these names.
         for ending in ["crt", "key"] {
@@ -73,7 +73,7 @@ pub(super) fn stock(options: &XmppOptions, listeners: &Listeners, dir: &Path) ->
     ];
     let text = edited(text, &edits)?;
     let (client, tls, http) = (listeners.client, listeners.client_tls.port(), listeners.http.port());
-    let (ip, client, s2s) = (client.ip(), client.port(), listeners.unused[0].port());
+    let (ip, client, s2s) = (client.ip(), client.port(), listeners.servers.port());
     let (data, domain) = (path(DIRECTORIES[0]), &options.domain);
     Ok(format!(
         r#"run_as_root = true
@@ -103,7 +103,7 @@ pub(super) fn text(options: &XmppOptions, listeners: &Listeners, dir: &Path) -> 
         text.push_str(&rooms(options));
     }
     if options.pubsub {
-        text.push_str(&pubsub(domain));
+        text.push_str(&pubsub(options));
     }
     let ip = listeners.proxy.ip();
     text.push_str(&format!("Component \"proxy.{domain}\" \"proxy65\"\n  proxy65_address = \"{ip}\"\n"));
@@ -119,6 +119,8 @@ fn global(options: &XmppOptions, listeners: &Listeners, dir: &Path) -> String {
     let ip = listeners.client.ip();
     let (client, tls) = (listeners.client.port(), listeners.client_tls.port());
     let (http, proxy) = (listeners.http.port(), listeners.proxy.port());
+    let other_servers = other_servers(options, listeners);
+    let s2s = if options.federation.is_some() { "" } else { r#""s2s"; "# };
     let (log, dir) = (dir.join(LOGS[1]), dir.display());
     format!(
         r#"run_as_root = true
@@ -126,13 +128,12 @@ data_path = "{dir}/data"
 pidfile = "{dir}/prosody.pid"
 plugin_paths = {{ "{dir}/modules" }}
 certificates = "{dir}"
-ssl = {{ certificate = "{dir}/server.pem", key = "{dir}/server.pem" }}
+ssl = {{ certificate = "{dir}/server.pem", key = "{dir}/server.pem", cafile = "{dir}/ca.pem" }}
 log = {{ {level} = "{log}" }}
 interfaces = {{ "{ip}" }}
 c2s_ports = {{ {client} }}
 c2s_direct_tls_ports = {{ {tls} }}
-s2s_ports = {{}}
-proxy65_ports = {{ {proxy} }}
+{other_servers}proxy65_ports = {{ {proxy} }}
 proxy65_interfaces = {{ "{ip}" }}
 http_ports = {{ {http} }}
 http_interfaces = {{ "{ip}" }}
@@ -147,9 +148,25 @@ storage_archive_item_limit = {offline_max}
 modules_enabled = {{
   "roster"; "saslauth"; "tls"; "disco"; "private"; "ping"; "pep"; "smacks"; "time"; "version"; "posix"; "http";
 }}
-modules_disabled = {{ "s2s"; {offline} }}
+modules_disabled = {{ {s2s}{offline} }}
 "#,
         log = log.display()
+    )
+}
+
+/// Where other servers connect, and whom to ask for names.
+fn other_servers(options: &XmppOptions, listeners: &Listeners) -> String {
+    let Some(federation) = &options.federation else { return "s2s_ports = {}\n".to_owned() };
+    let name_server = federation.name_server();
+    format!(
+        r#"s2s_ports = {{ {} }}
+s2s_require_encryption = true
+s2s_secure_auth = true
+unbound = {{ resolvconf = false; forward = "{}@{}"; options = {{ ["do-not-query-localhost:"] = "no" }} }}
+"#,
+        listeners.servers.port(),
+        name_server.ip(),
+        name_server.port(),
     )
 }
 
@@ -160,8 +177,11 @@ fn rooms(options: &XmppOptions) -> String {
 }
 
 /// Only administrators of the service may make nodes.
-fn pubsub(domain: &str) -> String {
-    let owners = (0..NODE_OWNERS).map(|number| format!("\"{}@{domain}\"; ", char::from(b'a' + number)));
+fn pubsub(options: &XmppOptions) -> String {
+    let domain = &options.domain;
+    let domains = options.federation.as_ref().map_or(std::slice::from_ref(domain), Federation::domains);
+    let users = |domain| (0..NODE_OWNERS).map(move |number| (char::from(b'a' + number), domain));
+    let owners = domains.iter().flat_map(users).map(|(user, domain)| format!("\"{user}@{domain}\"; "));
     let owners: String = owners.collect();
     format!(
         r#"Component "pubsub.{domain}" "pubsub"

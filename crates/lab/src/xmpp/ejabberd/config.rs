@@ -8,8 +8,14 @@ use super::super::{Listeners, XmppOptions};
 pub(in super::super) fn text(options: &XmppOptions, listeners: &Listeners, dir: &Path) -> String {
     let mut text = common(options, dir);
     text.push_str(&listen(options, listeners));
+    if options.federation.is_some() {
+        text.push_str(&other_servers(listeners, dir));
+    }
     text.push_str(&access(options, listeners));
     text.push_str(&modules(listeners, dir));
+    if options.federation.is_some() {
+        text.push_str("  mod_s2s_dialback: {}\n");
+    }
     if options.offline {
         text.push_str(OFFLINE);
     }
@@ -52,6 +58,24 @@ fn listen(options: &XmppOptions, listeners: &Listeners) -> String {
       /upload: mod_http_upload
       /api: mod_http_api
 "#
+    )
+}
+
+/// Where other servers connect. It follows the other listeners.
+fn other_servers(listeners: &Listeners, dir: &Path) -> String {
+    let (ip, port) = (listeners.servers.ip(), listeners.servers.port());
+    format!(
+        r#"  - port: {port}
+    ip: "{ip}"
+    module: ejabberd_s2s_in
+    shaper: none
+s2s_use_starttls: required
+s2s_access: local
+ca_file: "{}"
+outgoing_s2s_families: [ipv4]
+s2s_max_retry_delay: 2
+"#,
+        dir.join("ca.pem").display()
     )
 }
 
