@@ -85,7 +85,11 @@ fn an_empty_server_is_loaded_from_another_domain() {
 
 /// The members of the node that is left go on, and all are equal when the other one is back.
 fn node_is_killed_under_load(second: bool) {
-    let mut group = Group::with(clustered()).unwrap();
+    let mut group = Group::prepare(clustered()).unwrap();
+    // The room is where its first occupant sits.
+    group.servers[0].start().unwrap();
+    wait_for_occupants(&group, &["a-1"]);
+    group.start().unwrap();
     load(&group.servers[0]);
     group.assert_equal(PATIENCE).unwrap();
     let writers: Vec<_> = group.servers.iter().map(Writer::start_slow).collect();

@@ -46,4 +46,5 @@ pub use journal::{Journal, Opened};
 pub use page::{Page, Run};
 pub use peer::{Peer, SetAside};
 pub use record::Record;
+pub use rules::Deleted;
 pub use trim::{Forced, Retention, Trimmed};

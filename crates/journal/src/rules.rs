@@ -17,6 +17,9 @@ use redb::ReadableTable;
 use std::ops::Bound;
 use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Move, Place, ServerId};
 
+/// By which CSN an entry was deleted, if it was, and where it was, if that is known.
+pub type Deleted = (Option<Csn>, Option<Place>);
+
 impl Journal {
     /// The changes of an entry that are later than `after` (`None`: all), whoever made them, in the order of their CSNs: all that are in
     /// the file, also those beyond a hole, and those below the [`floor`](Self::floor) that were not trimmed yet. Those that `is_known` names
@@ -140,11 +143,11 @@ impl Journal {
         })
     }
 
-    /// By which CSN each of these entries was deleted, if it was, and where it was, if that is known.
+    /// What is known of the deletes of these entries.
     ///
     /// # Errors
     /// See [`Journal`].
-    pub fn deleted(&self, uuids: &[EntryUuid]) -> Result<Vec<(Option<Csn>, Option<Place>)>, JournalError> {
+    pub fn deleted(&self, uuids: &[EntryUuid]) -> Result<Vec<Deleted>, JournalError> {
         self.read(|transaction| {
             let (tombstones, marks) = (transaction.open_table(TOMBSTONES)?, transaction.open_table(MARKS)?);
             let deleted = uuids.iter().map(|uuid| {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
-use xmppsync_replica::{BootId, Change, Csn, Operation, ServerId, Span, Unseen, Vector};
+use xmppsync_replica::{BootId, Change, Csn, Operation, Place, ServerId, Span, Unseen, Vector};
 
 const KEEP: Retention = Retention { age_seconds: 1 << 40, bytes_max: u64::MAX };
 
@@ -304,4 +304,16 @@ fn old_tombstones_go_and_what_was_unseen_as_long_ago_is_seen() {
     let state = journal.state.clone();
     drop(journal);
     assert_eq!(Journal::open(dir.path(), SUFFIX).unwrap().0.state, state);
+}
+
+#[test]
+fn what_is_known_of_deletes_is_told_of_all_at_once_in_the_order_asked() {
+    let (_dir, mut journal) = new();
+    let place = Place { parent: uuid(9), rdn: "uid=gone".to_owned() };
+    let gone = |number| Record::Gone { uuid: uuid(number), csn: csn(number, 2), at: 5 };
+    let at = |number| Record::Place { uuid: uuid(number), place: place.clone() };
+    journal.write(&[gone(1), at(1), gone(2), at(3)]).unwrap();
+    let known = journal.deleted(&[uuid(3), uuid(4), uuid(2), uuid(1)]).unwrap();
+    let [first, second] = [1, 2].map(|number| Some(csn(number, 2)));
+    assert_eq!(known, [(None, Some(place.clone())), (None, None), (second, None), (first, Some(place))]);
 }

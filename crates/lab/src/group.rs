@@ -11,7 +11,7 @@ use crate::dump::assert_equal;
 use crate::error::{IoContext, LabError, Result};
 use crate::net::Network;
 use crate::slapd::{Database, Slapd, SlapdConfig, SlapdOptions, module_path, other_release};
-use crate::xmpp::{ClusterNode, Federation, XmppOptions, XmppServer};
+use crate::xmpp::{Cluster, Federation, XmppOptions, XmppServer};
 
 /// The suffix of a group that asks for no other.
 pub const SUFFIX: &str = "dc=example,dc=com";
@@ -350,7 +350,10 @@ fn start_xmpp(
     second: Option<&SecondXmpp>,
 ) -> Result<(XmppServer, Option<XmppServer>)> {
     let Some(second) = second else { return Ok((XmppServer::start(lab, options)?, None)) };
-    // All nodes of a cluster use one port, each at its own address.
+    if options.host.is_some() {
+        return Err(LabError::Invalid("a second XMPP server in a network of hosts".to_owned()));
+    }
+    // For an address of its own: all nodes of a cluster use one port.
     let second_lab = LabDir::new()?;
     match second {
         SecondXmpp::Federated(second) => {
@@ -360,7 +363,7 @@ fn start_xmpp(
             Ok((XmppServer::start(lab, options)?, Some(XmppServer::start(&second_lab, second)?)))
         }
         SecondXmpp::ClusterNode => {
-            options.cluster = Some(ClusterNode::new(lab)?);
+            options.cluster = Some(Cluster::default());
             let first = XmppServer::start(lab, options.clone())?;
             let second = XmppServer::start(&second_lab, options)?;
             second.join(&first)?;

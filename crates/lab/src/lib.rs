@@ -49,4 +49,4 @@ pub use slapd::{
     Database, Slapd, SlapdConfig, SlapdOptions, failpoints_module_path, module_path, other_release,
 };
 pub use wait::{wait_for, wait_until};
-pub use xmpp::{ClusterNode, Federation, XmppData, XmppKind, XmppOptions, XmppServer, XmppService};
+pub use xmpp::{Cluster, Federation, XmppData, XmppKind, XmppOptions, XmppServer, XmppService};

@@ -6,7 +6,7 @@ mod federation;
 mod options;
 mod prosody;
 
-pub use cluster::ClusterNode;
+pub use cluster::Cluster;
 pub use federation::Federation;
 pub use options::{XmppKind, XmppOptions};
 
@@ -134,7 +134,7 @@ impl XmppServer {
         xmpp.make_directories()?;
         xmpp.write("ca.pem", &authority)?;
         xmpp.write("server.pem", &certificate)?;
-        if let Some(federation) = &xmpp.options.federation {
+        if let (Some(federation), XmppKind::Ejabberd) = (&xmpp.options.federation, xmpp.options.kind) {
             xmpp.write(ejabberd::RESOLVER, &ejabberd::resolver(federation.name_server()))?;
         }
         if xmpp.options.kind == XmppKind::Prosody {
@@ -166,10 +166,11 @@ impl XmppServer {
             self.options.cluster.as_ref().ok_or_else(|| LabError::Invalid("no cluster".to_owned()))?;
         let [own, other] = [self, other].map(|node| node.listeners.client.ip());
         // Not over HTTP: it stops its listeners for it, and with them whoever asked.
-        run_tool(&mut cluster.joining(own, other)?)?;
+        let failed = |error: LabError| LabError::Failed { what: error.to_string(), output: self.log() };
+        run_tool(&mut cluster.joining(own, other)?).map_err(failed)?;
         wait_until(&format!("{own} is a node of the cluster of {other}"), START_DEADLINE, || {
             let nodes = self.api("list_cluster", "{}").map_err(|error| error.to_string())?;
-            if nodes.contains(&ClusterNode::name(other)) { Ok(()) } else { Err(nodes) }
+            if nodes.contains(&Cluster::name(other)) { Ok(()) } else { Err(nodes) }
         })
     }
 

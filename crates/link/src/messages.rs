@@ -42,8 +42,8 @@ impl Room {
     }
 
     fn handle_groupchat(&mut self, nick: &str, message: Message, cx: &mut Cx<'_>) {
-        // A seat that was given up, because the room hid who sits there, is heard of for a while: longer over a line between
-        // servers. Who was told nothing of the others cannot tell whose changes these are; they come as what is missing.
+        // Nobody was told of the others yet, and cannot tell whose changes these are; they come as what is missing. A seat that was
+        // given up, because the room hid who sits there, is heard of for a while: longer over a line between servers.
         if !self.is_joined() {
             return;
         }

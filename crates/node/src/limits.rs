@@ -210,5 +210,7 @@ pub const MARK_BYTES_MAX: usize = 512;
 pub const MARKED_ENTRIES_MAX: usize = 100;
 /// Attempts to do what a client's rename or delete means for others.
 pub const FOLLOW_ATTEMPTS: u32 = 30;
+/// Entries of the log of moves for which the journal is asked at once, beside the one that is needed: a millisecond or two.
+pub const DELETES_ASKED_MAX: usize = 1_000;
 /// How long a transaction that applies changes takes, more or less: clients that write wait for it.
 pub const TRANSACTION_TIME: Duration = Duration::from_millis(200);

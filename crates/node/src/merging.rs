@@ -17,11 +17,11 @@ use crate::host::{Failure, Outcome, Transaction};
 use crate::limits;
 use crate::shared::{Shared, deleted_place, lock};
 use crate::to_apply::Incoming;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tracing::{debug, info, warn};
 use tree::HostTree;
-use xmppsync_journal::{Record, SetAside};
+use xmppsync_journal::{Deleted, Record, SetAside};
 use xmppsync_replica::merge::{self, Applied};
 use xmppsync_replica::{Change, Csn, EntryUuid, Lost, Operation, Place, Vector, names};
 
@@ -36,8 +36,10 @@ pub(crate) struct Scratch {
     gone: BTreeMap<EntryUuid, Csn>,
     /// Where they were.
     places: BTreeMap<EntryUuid, Place>,
-    /// What the journal says of entries that were deleted before, and where they were. No client writes meanwhile.
-    deleted: BTreeMap<EntryUuid, (Option<Csn>, Option<Place>)>,
+    /// What the journal said of entries that were deleted before. What clients delete meanwhile is told by what was captured.
+    deleted: BTreeMap<EntryUuid, Deleted>,
+    /// Entries of the log of moves that the journal was asked for beside others.
+    asked: BTreeSet<EntryUuid>,
     lost: Vec<Lost>,
     /// Entries of which it is not known what later changes made of them, and the change that came late.
     doubts: BTreeMap<EntryUuid, Csn>,

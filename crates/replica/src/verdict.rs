@@ -80,6 +80,8 @@ pub struct Known {
     pub glue: Option<(Csn, Fingerprint)>,
     /// What is in it, as far as that is remembered.
     pub changes: BTreeSet<Csn>,
+    /// Those are too many to be told to another replica.
+    pub has_many: bool,
     /// What waits for it, or for its parent, and is not in it yet.
     pub waiting: BTreeSet<Csn>,
     /// It came once and could not be applied.
@@ -89,6 +91,13 @@ pub struct Known {
 }
 
 impl Known {
+    /// What is to be said for it beside its state. Who is sure is right, or else who remembers more: where what is later was forgotten, what
+    /// came late had no effect. What is remembered travels with the state.
+    fn standing(&self) -> (bool, usize) {
+        let remembered = if self.has_many { usize::MAX } else { self.changes.len() };
+        (!self.in_doubt, if self.in_doubt { remembered } else { 0 })
+    }
+
     /// The last change of the entry that is there.
     fn last(&self) -> Option<Csn> {
         self.entry.or(self.glue).map(|(csn, _)| csn)
@@ -242,10 +251,11 @@ impl Sides {
         if !(there_hides || missing.is_empty() && to_give.is_empty()) {
             return Judgement::Give;
         }
+        // Something was lost, nobody knows where, and it has to be the same on both sides.
+        let is_theirs_of_even = (theirs.standing(), there) > (own.standing(), here);
         let is_theirs = match (here_hides, there_hides) {
-            // Something was lost, nobody knows where. Who is sure is right, and it has to be the same on both sides.
-            (false, false) => (!theirs.in_doubt, there) > (!own.in_doubt, here),
-            _ if self.is_even() => (!theirs.in_doubt, there) > (!own.in_doubt, here),
+            (false, false) => is_theirs_of_even,
+            _ if self.is_even() => is_theirs_of_even,
             (true, true) => there > here,
             (here_hides, _) => !here_hides,
         };
@@ -438,6 +448,11 @@ mod tests {
         let (sure, unsure) = (entry(1, &[a]), Known { in_doubt: true, ..entry(2, &[a]) });
         assert_eq!(judge(&all, &unsure, &all, &sure).then, Judgement::Take(Vec::new()));
         assert_eq!(judge(&all, &sure, &all, &unsure).then, Judgement::Give);
+        // Both are in doubt: who remembers more is right.
+        let forgetful = side(&[a], &[a]);
+        let lost = Known { in_doubt: true, changes: BTreeSet::new(), ..entry(3, &[a]) };
+        assert_eq!(judge(&forgetful, &lost, &all, &unsure).then, Judgement::Take(Vec::new()));
+        assert_eq!(judge(&all, &unsure, &forgetful, &lost).then, Judgement::Give);
         // Nobody is in doubt: one of them, on both sides.
         let other = entry(2, &[a]);
         assert_eq!(judge(&all, &sure, &all, &other).then, Judgement::Take(Vec::new()));

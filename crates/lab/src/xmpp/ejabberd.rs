@@ -26,7 +26,7 @@ pub(super) const DIRECTORIES: [&str; 4] = ["db", "log", "upload", "home"];
 pub(super) const LOGS: [&str; 2] = ["output.log", "log/ejabberd.log"];
 
 /// ejabberdctl insists on being root or the user ejabberd, and starts the port mapper daemon and distribution with a
-/// cookie; without it none of this is there to collide.
+/// cookie; without it, and outside of a cluster, none of this is there to collide.
 pub(super) fn command(
     on_host: impl Fn(&Path) -> Command,
     options: &XmppOptions,
@@ -34,6 +34,7 @@ pub(super) fn command(
     dir: &Path,
 ) -> Result<Command> {
     let mut command = on_host(&program("erl")?);
+    without_flags(&mut command);
     if options.federation.is_some() {
         command.env("ERL_INETRC", dir.join(RESOLVER));
     }
@@ -47,9 +48,6 @@ pub(super) fn command(
         .env("EJABBERD_LOG_PATH", dir.join(LOGS[1]))
         .env("EJABBERD_PID_PATH", dir.join("ejabberd.pid"))
         .env("ERL_CRASH_DUMP", dir.join("log/erl_crash.dump"))
-        .env_remove("ERL_FLAGS")
-        .env_remove("ERL_AFLAGS")
-        .env_remove("ERL_ZFLAGS")
         // Idle schedulers must not spin: several servers share few processors.
         .args(["-noinput", "+K", "true", "+P", "250000"])
         .args(["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"])
@@ -69,6 +67,13 @@ pub(super) fn resolver(name_server: SocketAddr) -> String {
 /// As Erlang writes it: `{127,0,0,1}`.
 pub(super) fn erlang_ip(ip: IpAddr) -> String {
     format!("{{{}}}", ip.to_string().replace('.', ","))
+}
+
+/// Erlang is started as it is here, whatever is set for this process.
+pub(super) fn without_flags(command: &mut Command) {
+    for name in ["ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS"] {
+        command.env_remove(name);
+    }
 }
 
 /// What Debian's package makes its configuration of, at its installation.

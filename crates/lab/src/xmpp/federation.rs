@@ -48,9 +48,9 @@ impl Federation {
     pub fn new(lab: &LabDir, domains: &[&str]) -> Result<Self> {
         let authority = Authority::new("xmppsync lab federation")?;
         let names = domains.iter().map(|&domain| domain.to_owned()).collect();
-        let address = lab.free_address()?;
-        let what = || format!("no name server at {address}");
-        let socket = UdpSocket::bind(address).context(what)?;
+        let what = || format!("no name server at {}", lab.ip());
+        let socket = UdpSocket::bind((lab.ip(), 0)).context(what)?;
+        let address = socket.local_addr().context(what)?;
         socket.set_read_timeout(Some(TICK)).context(what)?;
         let inner = Arc::new(Inner { authority, names, name_server: address, domains: Domains::default() });
         let weak = Arc::downgrade(&inner);

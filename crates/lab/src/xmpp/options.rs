@@ -1,6 +1,6 @@
 //! Which XMPP server, and what a test may want different.
 
-use super::cluster::ClusterNode;
+use super::cluster::Cluster;
 use super::federation::Federation;
 use crate::net::Host;
 
@@ -60,7 +60,7 @@ pub struct XmppOptions {
     /// With whom it exchanges stanzas of other domains; `None` is nobody.
     pub federation: Option<Federation>,
     /// What nodes of one cluster have to know of each other; ejabberd only.
-    pub cluster: Option<ClusterNode>,
+    pub cluster: Option<Cluster>,
 }
 
 impl Default for XmppOptions {

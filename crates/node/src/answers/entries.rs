@@ -98,8 +98,8 @@ fn state(uuid: EntryUuid, Looked { state, known, .. }: Looked, bytes_max: usize)
 /// What there is to say of an entry's past.
 fn past(uuid: EntryUuid, looked: &Looked, seen: Option<&Seen>) -> Option<Past> {
     let Looked { known, moves, .. } = looked;
-    let Known { glue, tombstone, changes, waiting, refused, in_doubt, .. } = known;
-    let has_many = looked.has_many();
+    let Known { glue, tombstone, changes, has_many, waiting, refused, in_doubt, .. } = known;
+    let has_many = *has_many;
     // Of many those are told that nothing else tells of.
     let is_told = |csn: &Csn| !has_many || !seen.is_some_and(|seen| seen.covers(*csn));
     let mut changes: Vec<Csn> = changes.iter().copied().filter(is_told).collect();
@@ -208,7 +208,8 @@ mod tests {
     }
 
     fn told(changes: usize, seen: usize) -> Past {
-        let known = Known { changes: (1..=changes).map(csn).collect(), ..Known::default() };
+        let has_many = changes > limits::PAST_CHANGES_MAX;
+        let known = Known { changes: (1..=changes).map(csn).collect(), has_many, ..Known::default() };
         let looked = Looked { known, ..Looked::default() };
         let seen = Seen { vector: [csn(seen)].into_iter().collect(), ..Seen::default() };
         past(EntryUuid::from_bytes([1; 16]), &looked, Some(&seen)).unwrap()

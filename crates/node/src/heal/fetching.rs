@@ -131,6 +131,7 @@ fn together(
             glue,
             tombstone,
             changes: past.changes.into_iter().collect(),
+            has_many: past.has_many,
             waiting: past.waiting.into_iter().collect(),
             refused: past.is_refused,
             in_doubt: past.in_doubt,

@@ -181,9 +181,9 @@ impl Healer {
         for theirs in page {
             let own = own.remove(&theirs.uuid).unwrap_or_default();
             // Both sides judge by the same.
-            let has_many = own.has_many();
+            let has_many = own.known.has_many;
             let is_like = |before: &&Pair| {
-                Arc::ptr_eq(&before.theirs.side, &theirs.side) && before.own.has_many() == has_many
+                Arc::ptr_eq(&before.theirs.side, &theirs.side) && before.own.known.has_many == has_many
             };
             let sides = match pairs.last().filter(is_like) {
                 Some(before) => Arc::clone(&before.sides),

@@ -23,13 +23,6 @@ pub(crate) struct Looked {
     pub(crate) moves: Vec<Move>,
 }
 
-impl Looked {
-    /// Whether it remembers too many changes to tell another replica of all.
-    pub(crate) fn has_many(&self) -> bool {
-        self.known.changes.len() > limits::PAST_CHANGES_MAX
-    }
-}
-
 /// What the journal knows of an entry.
 #[derive(Default)]
 struct Recorded {
@@ -162,6 +155,7 @@ fn together(
     let (entry, glue) = prints(state.as_ref());
     let known = Known {
         tombstone: recorded.tombstone.max(deleted).filter(|_| entry.is_none()),
+        has_many: changes.len() > limits::PAST_CHANGES_MAX,
         changes,
         waiting,
         // In the inventory and not found: what reads is at fault (an index), not the entry.

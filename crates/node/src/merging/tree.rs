@@ -31,6 +31,8 @@ pub(super) struct HostTree<'a> {
     history: &'a [Arc<Change>],
     /// It is a state that is taken: what of it does not stay was not lost.
     is_state: bool,
+    /// It came late among the moves: those that follow are made again.
+    redoes: bool,
 }
 
 /// Glue that a state brought is what it is everywhere: the database says of every entry when it was made, and by whom.
@@ -52,8 +54,19 @@ impl<'a> HostTree<'a> {
         applied: &'a Vector,
         change: &'a Arc<Change>,
     ) -> HostTree<'a> {
-        let (checked, horizon, history, is_state) = (None, None, &[][..], false);
-        HostTree { shared, transaction, scratch, applied, change, checked, horizon, history, is_state }
+        let (checked, horizon, history, is_state, redoes) = (None, None, &[][..], false, false);
+        HostTree {
+            shared,
+            transaction,
+            scratch,
+            applied,
+            change,
+            checked,
+            horizon,
+            history,
+            is_state,
+            redoes,
+        }
     }
 
     /// With what another replica remembers of the entry, and is in it.

@@ -48,17 +48,15 @@ pub(crate) fn go<T: Tree>(
     rdn: Option<String>,
 ) -> Result<Option<EntryUuid>, T::Error> {
     let Some(place) = &node.place else { return Ok(None) };
-    let mut moved = None;
     if let Some(to) = to {
         if let Some(missing) = stand_in(tree, to)? {
             return Ok(Some(missing));
         }
-        let led = moves::work_out(tree, change.csn, change.uuid, to)?;
-        if let Some(missing) = lacking(tree, &led)? {
+        let moved = moves::work_out(tree, change.csn, change.uuid, to)?;
+        if let Some(missing) = lacking(tree, &moved)? {
             unglue(tree, to)?;
             return Ok(Some(missing));
         }
-        moved = Some((to, led));
     }
     if let Some(rdn) = rdn {
         let later = later_renames(tree, change)?;
@@ -69,8 +67,9 @@ pub(crate) fn go<T: Tree>(
             lose(tree, change, against, Lost::NAME, vec![rdn.clone().into_bytes()])?;
         }
     }
-    if let Some((to, moved)) = moved {
-        move_all(tree, change, moved)?;
+    if let Some(to) = to {
+        // Worked out anew: where there are no transactions, a client may have moved something meanwhile.
+        move_below(tree, change, to)?;
         // It may have been made for a move that fell away.
         unglue(tree, to)?;
     }
@@ -164,19 +163,19 @@ pub(crate) fn go_deleted<T: Tree>(
     {
         return Ok(Some(to));
     }
-    let moved = to.map(|to| moves::work_out(tree, change.csn, change.uuid, to)).transpose()?;
-    if let Some(moved) = &moved
-        && let Some(missing) = lacking(tree, moved)?
-    {
-        return Ok(Some(missing));
+    if let Some(to) = to {
+        let moved = moves::work_out(tree, change.csn, change.uuid, to)?;
+        if let Some(missing) = lacking(tree, &moved)? {
+            return Ok(Some(missing));
+        }
     }
     if let Some(rdn) = rdn
         && !is_renamed(tree, change)?
     {
         tree.note_place(change.uuid, Place { rdn, ..place })?;
     }
-    if let Some(moved) = moved {
-        move_all(tree, change, moved)?;
+    if let Some(to) = to {
+        move_below(tree, change, to)?;
     }
     Ok(None)
 }

@@ -33,6 +33,7 @@ impl Model {
             glue: glue.map(print).or(deleted.and_then(would_be)),
             tombstone: self.deleted.get(&uuid).map(|(csn, _)| *csn).filter(|_| self.is_deleted(uuid)),
             changes: changes.collect(),
+            has_many: false,
             waiting: self.waiting().filter(|change| change.uuid == uuid).map(|change| change.csn).collect(),
             refused: false,
             in_doubt: self.doubts.contains(&uuid) || self.waiting.contains_key(&uuid),

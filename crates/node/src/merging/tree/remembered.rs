@@ -7,7 +7,7 @@ use crate::merging::is_glue;
 use crate::shared::lock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use xmppsync_journal::{Journal, JournalError};
+use xmppsync_journal::{Deleted, Journal, JournalError};
 use xmppsync_replica::{Change, Csn, EntryUuid, Move, Operation, Place};
 
 pub(super) fn busy(text: &str) -> Outcome {
@@ -148,14 +148,8 @@ impl HostTree<'_> {
         for made in followed.into_iter().filter(|made| made.csn >= from) {
             moves.entry(made.csn).or_insert(made);
         }
-        let moves: Vec<Move> = moves.into_values().collect();
-        if moves.len() > 1 {
-            let named = moves.iter().flat_map(|made| [Some(made.child), Some(made.to), made.from]).flatten();
-            let named: BTreeSet<EntryUuid> =
-                named.filter(|uuid| !self.scratch.deleted.contains_key(uuid)).collect();
-            self.look_for_deletes(named.into_iter().collect())?;
-        }
-        Ok(moves)
+        self.redoes |= moves.len() > 1;
+        Ok(moves.into_values().collect())
     }
 
     pub(super) fn remembered_delete(
@@ -166,21 +160,30 @@ impl HostTree<'_> {
         let gone = self.scratch.gone.get(&uuid).copied().max(lock(&self.shared.captured).deleted.get(uuid));
         let (tombstone, known) = match self.scratch.deleted.get(&uuid) {
             Some(known) => known.clone(),
-            None => self.look_for_deletes(vec![uuid])?.pop().unwrap_or_default(),
+            None => self.look_for_delete(uuid)?,
         };
         Ok(gone.max(tombstone).map(|csn| (csn, place.or(known))))
     }
 
-    /// Asks the journal for all at once: a late move may need thousands of entries that are gone.
-    fn look_for_deletes(
-        &mut self,
-        uuids: Vec<EntryUuid>,
-    ) -> Result<Vec<(Option<Csn>, Option<Place>)>, Outcome> {
+    /// Asks the journal for more than the one, where moves are made again: that needs the places of all that are gone, and one question
+    /// for each would take most of the time.
+    fn look_for_delete(&mut self, uuid: EntryUuid) -> Result<Deleted, Outcome> {
+        let mut uuids = vec![uuid];
+        if self.redoes {
+            let asked = &self.scratch.asked;
+            let others: BTreeSet<EntryUuid> = self.known(|names| {
+                let named = names.moves.values().rev().flat_map(|made| [made.child, made.to]);
+                named.filter(|other| !asked.contains(other)).take(limits::DELETES_ASKED_MAX).collect()
+            });
+            self.scratch.asked.extend(&others);
+            uuids.extend(others.into_iter().filter(|other| *other != uuid));
+        }
         let asked = uuids.clone();
         let found = self.ask(move |journal| journal.deleted(&asked))?.unwrap_or_default();
-        let certain = uuids.into_iter().zip(&found).filter(|(_, (csn, _))| csn.is_some());
-        self.scratch.deleted.extend(certain.map(|(uuid, known)| (uuid, known.clone())));
-        Ok(found)
+        let answer = found.first().cloned().unwrap_or_default();
+        let certain = uuids.into_iter().zip(found).filter(|(_, (csn, _))| csn.is_some());
+        self.scratch.deleted.extend(certain);
+        Ok(answer)
     }
 }
 
