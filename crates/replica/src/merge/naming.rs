@@ -48,15 +48,18 @@ pub(crate) fn go<T: Tree>(
     rdn: Option<String>,
 ) -> Result<Option<EntryUuid>, T::Error> {
     let Some(place) = &node.place else { return Ok(None) };
+    let mut moved = None;
     if let Some(to) = to {
         if let Some(missing) = stand_in(tree, to)? {
             return Ok(Some(missing));
         }
-        let moved = moves::work_out(tree, change.csn, change.uuid, to)?;
-        if let Some(missing) = lacking(tree, &moved)? {
+        let led = moves::work_out(tree, change.csn, change.uuid, to)?;
+        if let Some(missing) = lacking(tree, &led)? {
             unglue(tree, to)?;
             return Ok(Some(missing));
         }
+        // Where there are no transactions, a client may move something while the entry is renamed: then it is worked out anew.
+        moved = Some(led).filter(|_| rdn.is_none());
     }
     if let Some(rdn) = rdn {
         let later = later_renames(tree, change)?;
@@ -68,8 +71,10 @@ pub(crate) fn go<T: Tree>(
         }
     }
     if let Some(to) = to {
-        // Worked out anew: where there are no transactions, a client may have moved something meanwhile.
-        move_below(tree, change, to)?;
+        match moved {
+            Some(moved) => move_all(tree, change, moved)?,
+            None => move_below(tree, change, to)?,
+        }
         // It may have been made for a move that fell away.
         unglue(tree, to)?;
     }
