@@ -21,40 +21,40 @@ int xs_replicated(AttributeDescription *ad, int in_add)
  * memory and is gone on disk. The next entry with that attribute is written with a number that nobody can resolve;
  * it and every search that meets it fail with "internal error in mdb_entry_decode", for good after a restart.
  *
- * So what a transaction added to the table is taken out of memory before the transaction ends, whatever its end:
- * back-mdb reads the table anew when it meets a number or a description that it does not know. */
+ * So what a transaction added to the table is made to count for nothing in memory before the transaction ends, whatever its end:
+ * back-mdb reads the table anew when it meets a number beyond the count, or a description that has none. The descriptions stay
+ * where they are: a search in another thread that has just found a number to be below the count takes what is there, and
+ * ends slapd where that is nothing. It may have read the table anew itself, of the transaction before. */
 static struct mdb_info *mdb_of(xs_db *db)
 {
 	return strcmp(db->on->on_info->oi_orig->bi_type, "mdb") == 0 ? db->be->be_private : NULL;
 }
 
-/* With the write transaction just opened nobody else adds to the table. */
+/* How many are on disk, or fewer, with the write transaction just opened: nobody else adds to the table. Aborted transactions of
+ * clients leave a count of 0; what was there before is still there. */
 int xs_attributes_known(xs_db *db)
 {
 	struct mdb_info *mdb = mdb_of(db);
-	int last = 0;
 
-	while (mdb != NULL && last + 1 < MDB_MAXADS && mdb->mi_ads[last + 1] != NULL) {
-		last++;
-	}
-	return last;
+	return mdb != NULL && mdb->mi_numads > db->attributes_known ? mdb->mi_numads : db->attributes_known;
 }
 
-/* While the write transaction is open no reader can have met the numbers that it added. */
 void xs_attributes_forget(xs_db *db, int known)
 {
 	struct mdb_info *mdb = mdb_of(db);
-	int last;
+	AttributeDescription *ad;
+	int number;
 
 	if (mdb == NULL) {
 		return;
 	}
-	for (last = xs_attributes_known(db); last > known; last--) {
-		mdb->mi_adxs[mdb->mi_ads[last]->ad_index] = 0;
-		mdb->mi_ads[last] = NULL;
-	}
 	if (mdb->mi_numads > known) {
 		mdb->mi_numads = known;
+	}
+	for (number = known + 1; number < MDB_MAXADS && (ad = mdb->mi_ads[number]) != NULL; number++) {
+		if (mdb->mi_adxs[ad->ad_index] == number) {
+			mdb->mi_adxs[ad->ad_index] = 0;
+		}
 	}
 }
 

@@ -85,6 +85,7 @@ static int db_open(BackendDB *be, ConfigReply *cr)
 	db->be = be->bd_self;
 	db->on = on;
 	db->opened = !database.tool_mode;
+	db->attributes_known = 0; /* it may be another file */
 	if (database.tool_mode && database.server_id == 0) {
 		database.server_id = xs_listed_server_id();
 	}

@@ -36,7 +36,7 @@ struct xs_db {
 	int suffix_in_txn;         /* the open transaction added or deleted the suffix entry */
 	unsigned moves;            /* atomic: changes of the tree that were committed, or may have been: see xs_capture_settle */
 	int order_checked;         /* db_open told of overlays in a wrong place */
-	int attributes_known;      /* when the open transaction began; the backend has only one at a time */
+	int attributes_known;      /* when the last transaction began; the backend has only one at a time */
 };
 
 /* An internal operation on a thread of slapd. */

@@ -3,8 +3,11 @@
 use crate::PATIENCE;
 use crate::catching_up::add_many;
 use crate::conflicts::{Healing, apart_with};
+use crate::meanwhile::OnDrop;
 use crate::steps::*;
 use crate::transactions::Transaction;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use xmppsync_lab::ldap3::Mod;
 use xmppsync_lab::{Group, GroupOptions, Ldap, Slapd};
 
@@ -446,4 +449,32 @@ fn collective_attributes_travel_as_the_attribute_of_their_template() {
             assert_eq!(sequence(server, &below("b"), "l"), [""; 0]);
         }
     }
+}
+
+/// Each language is an attribute of its own to the database, which numbers them as they come.
+#[test]
+fn attributes_that_are_used_for_the_first_time_end_no_search_that_meets_them() {
+    const LANGUAGES: usize = 400;
+    let group = group(2);
+    let dn = add_person(&mut group.servers[0].ldap().unwrap(), "polyglot");
+    wait_entry(&group.servers[1], &dn, true);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
+        for server in [0, 1, 1, 1] {
+            let (mut ldap, dn, done) = (group.servers[server].ldap().unwrap(), &dn, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    ldap.entry(dn).unwrap().unwrap();
+                }
+            });
+        }
+        let mut ldap = group.servers[0].ldap().unwrap();
+        for language in 0..LANGUAGES {
+            let attribute = format!("description;lang-x{language}");
+            ldap.modify(&dn, vec![plus(&attribute, &["a word"])]).unwrap();
+        }
+        settle(&group);
+    });
+    settle_smoothly(&group);
 }
