@@ -10,7 +10,7 @@ use super::entry::{attribute, glue_attributes, is_glue, replace, values};
 use super::{Names, Scratch, is_written_by_others};
 use crate::host::{Outcome, Transaction};
 use crate::shared::{Shared, lock};
-use ldap3_proto::proto::{LdapAddRequest, LdapModify, LdapModifyDNRequest, LdapModifyRequest};
+use ldap3_proto::proto::{LdapAddRequest, LdapAttribute, LdapModify, LdapModifyDNRequest, LdapModifyRequest};
 use std::sync::Arc;
 use xmppsync_journal::Record;
 use xmppsync_replica::merge::{Attributes, Node, Schema, Tree, is_stamp};
@@ -150,7 +150,7 @@ impl<'a> HostTree<'a> {
             |name: &str| request.attributes.iter().any(|wanted| wanted.atype.eq_ignore_ascii_case(name));
         let others = self.attributes(glue.uuid)?.into_iter().filter(|(name, _)| !stays(name));
         let others = others.map(|(name, _)| replace(&name, Vec::new()));
-        let wanted = request.attributes.iter().map(|wanted| replace(&wanted.atype, wanted.vals.clone()));
+        let wanted = unmarked(request).map(|wanted| replace(&wanted.atype, wanted.vals.clone()));
         let changes = others.chain(wanted).collect();
         // Another structural class, which the schema allows nobody.
         self.make_so(glue.uuid, Operation::Modify(LdapModifyRequest { dn, changes }), false)?;
@@ -269,7 +269,7 @@ impl Tree for HostTree<'_> {
                     Some(place) => self.full_dn(change.uuid, place, displaced)?.0,
                     None => request.dn.clone(),
                 };
-                let attributes = request.attributes.clone();
+                let attributes = unmarked(request).cloned().collect();
                 // The schema wants no operational attribute in a name.
                 let checked = !displaced && self.is_checked();
                 self.make_so(change.uuid, Operation::Add(LdapAddRequest { dn, attributes }), checked)?;
@@ -389,6 +389,11 @@ impl Tree for HostTree<'_> {
         }
         Ok(())
     }
+}
+
+/// What is in a state. Where it comes from, the entry may have another name than it is meant to have, and here not.
+fn unmarked(request: &LdapAddRequest) -> impl Iterator<Item = &LdapAttribute> {
+    request.attributes.iter().filter(|attribute| !attribute.atype.eq_ignore_ascii_case(Lost::DISPLACED))
 }
 
 impl HostTree<'_> {
