@@ -2,7 +2,7 @@
 
 use crate::PATIENCE;
 use crate::meanwhile::{assert_travels, count, end_of};
-use crate::steps::{PEOPLE, add_person, complaints, entry_csn, group_with, settle};
+use crate::steps::{PEOPLE, add_person, complaints, entry_csn, group_with, settle, settle_smoothly};
 use std::fmt::Write as _;
 use std::thread;
 use xmppsync_lab::{ContextCsn, Group, GroupOptions, Ldap, SUFFIX, Slapd, assert_equal_with, wait_for};
@@ -54,6 +54,31 @@ pub(crate) fn add_many(server: &Slapd, name: &str, count: usize, bytes: usize) {
         ldif
     });
     server.ldapmodify(SUFFIX, &ldif).unwrap();
+}
+
+/// Every kind of change on every running server, together, while one server is away, and when it is back.
+pub(crate) fn change_while_one_is_away(group: &mut Group, away: usize) {
+    let change = |group: &Group, name: &str| {
+        for (number, server) in group.servers.iter().enumerate().filter(|(_, server)| server.pid().is_some())
+        {
+            let mut ldap = server.ldap().unwrap();
+            let [modified, renamed, deleted] = ["modified", "renamed", "deleted"]
+                .map(|kind| add_person(&mut ldap, &format!("{name}-{kind}-{number}")));
+            ldap.replace(&modified, "description", &["changed"]).unwrap();
+            ldap.rename(&renamed, &format!("uid={name}-new-{number}"), None).unwrap();
+            ldap.delete(&deleted).unwrap();
+        }
+    };
+    change(group, "together");
+    settle_smoothly(group);
+    group.servers[away].stop().unwrap();
+    change(group, "away");
+    add_many(&group.servers[0], "missed", 1_000, 100);
+    group.assert_equal(PATIENCE).unwrap();
+    group.servers[away].start().unwrap();
+    settle(group);
+    change(group, "again");
+    settle(group);
 }
 
 /// One of each operation, on entries that are there.

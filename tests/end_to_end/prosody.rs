@@ -1,8 +1,8 @@
 //! The same on prosody: what is most likely to differ there. `cargo xtask test --prosody` runs everything on it.
 
-use crate::catching_up::add_many;
-use crate::steps::*;
-use crate::{PATIENCE, loading, offline_messages, session, trouble};
+use crate::catching_up::change_while_one_is_away;
+use crate::steps::group_with;
+use crate::{loading, offline_messages, session, trouble};
 use xmppsync_lab::{GroupOptions, XmppKind, XmppOptions};
 
 fn prosody() -> XmppOptions {
@@ -12,27 +12,7 @@ fn prosody() -> XmppOptions {
 #[test]
 fn on_prosody_all_kinds_of_changes_arrive_and_a_server_that_was_away_catches_up() {
     let mut group = group_with(GroupOptions { xmpp: prosody(), ..GroupOptions::default() });
-    let change = |group: &xmppsync_lab::Group, name: &str| {
-        for (number, server) in group.servers.iter().enumerate().filter(|(_, server)| server.pid().is_some())
-        {
-            let mut ldap = server.ldap().unwrap();
-            let [modified, renamed, deleted] = ["modified", "renamed", "deleted"]
-                .map(|kind| add_person(&mut ldap, &format!("{name}-{kind}-{number}")));
-            ldap.replace(&modified, "description", &["changed"]).unwrap();
-            ldap.rename(&renamed, &format!("uid={name}-new-{number}"), None).unwrap();
-            ldap.delete(&deleted).unwrap();
-        }
-    };
-    change(&group, "together");
-    settle_smoothly(&group);
-    group.servers[2].stop().unwrap();
-    change(&group, "away");
-    add_many(&group.servers[0], "missed", 1_000, 100);
-    group.assert_equal(PATIENCE).unwrap();
-    group.servers[2].start().unwrap();
-    settle(&group);
-    change(&group, "again");
-    settle(&group);
+    change_while_one_is_away(&mut group, 2);
 }
 
 #[test]

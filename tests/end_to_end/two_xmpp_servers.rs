@@ -1,6 +1,6 @@
 //! Members that log in to different XMPP servers: two domains that are linked, and two nodes of a cluster.
 
-use crate::catching_up::add_many;
+use crate::catching_up::change_while_one_is_away;
 use crate::meanwhile::{Writer, load, wait_for_occupants};
 use crate::steps::*;
 use crate::{PATIENCE, loading};
@@ -26,32 +26,12 @@ fn clustered() -> GroupOptions {
     }
 }
 
-/// Every kind of change on every running server.
-fn change(group: &Group, name: &str) {
-    for (number, server) in group.servers.iter().enumerate().filter(|(_, server)| server.pid().is_some()) {
-        let mut ldap = server.ldap().unwrap();
-        let [modified, renamed, deleted] = ["modified", "renamed", "deleted"]
-            .map(|kind| add_person(&mut ldap, &format!("{name}-{kind}-{number}")));
-        ldap.replace(&modified, "description", &["changed"]).unwrap();
-        ldap.rename(&renamed, &format!("uid={name}-new-{number}"), None).unwrap();
-        ldap.delete(&deleted).unwrap();
-    }
-}
-
 /// Members of two domains: changes, a member of the other domain that was away, and the other domain's server gone
 /// for a while, under load.
 fn share_a_room(options: GroupOptions) {
     let mut group = group_with(options);
     assert_ne!(group.jid(0).split_once('@').unwrap().1, group.jid(1).split_once('@').unwrap().1);
-    change(&group, "together");
-    settle_smoothly(&group);
-
-    group.servers[1].stop().unwrap();
-    change(&group, "away");
-    add_many(&group.servers[0], "missed", 1_000, 100);
-    group.assert_equal(PATIENCE).unwrap();
-    group.servers[1].start().unwrap();
-    settle(&group);
+    change_while_one_is_away(&mut group, 1);
 
     let writers: Vec<_> = group.servers.iter().map(Writer::start_slow).collect();
     let wait = |count| writers.iter().for_each(|writer| writer.wait_for_more(count));
@@ -95,12 +75,11 @@ fn node_is_killed_under_load(second: bool) {
     let writers: Vec<_> = group.servers.iter().map(Writer::start_slow).collect();
     let wait = |count| writers.iter().for_each(|writer| writer.wait_for_more(count));
     wait(20);
-    let (killed, left) = if second { (vec![1, 3], [0, 2]) } else { (vec![0, 2], [1, 3]) };
-    let victim = |group: &mut Group| match second {
-        true => group.second_xmpp.take().unwrap(),
-        false => std::mem::replace(&mut group.xmpp, group.second_xmpp.take().unwrap()),
+    let other = group.second_xmpp.take().unwrap();
+    let (killed, left, mut node) = match second {
+        true => ([1, 3], [0, 2], other),
+        false => ([0, 2], [1, 3], std::mem::replace(&mut group.xmpp, other)),
     };
-    let mut node = victim(&mut group);
     node.kill().unwrap();
     let died = Instant::now();
     let nicks = ["a-1", "b-2", "c-3", "d-4"];
@@ -111,7 +90,14 @@ fn node_is_killed_under_load(second: bool) {
     let [from, to] = left.map(|number| &group.servers[number]);
     let dn = add_person(&mut from.ldap().unwrap(), "meanwhile");
     wait_entry(to, &dn, true);
-    assert!(killed.iter().all(|&number| group.servers[number].ldap().unwrap().entry(&dn).unwrap().is_none()));
+    assert!(
+        killed.iter().all(|number: &usize| group.servers[*number]
+            .ldap()
+            .unwrap()
+            .entry(&dn)
+            .unwrap()
+            .is_none())
+    );
     node.start_again(XmppData::Keep).unwrap();
     let back = Instant::now();
     wait_for_occupants(&group, &nicks);

@@ -234,8 +234,7 @@ impl Group {
     }
 
     /// The XMPP server to which a server logs in.
-    #[must_use]
-    pub fn home(&self, number: usize) -> &XmppServer {
+    fn home(&self, number: usize) -> &XmppServer {
         self.second_xmpp.as_ref().filter(|_| number % 2 == 1).unwrap_or(&self.xmpp)
     }
 

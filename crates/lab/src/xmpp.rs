@@ -110,16 +110,18 @@ impl XmppServer {
         let domain = &options.domain;
         let names = [domain.clone(), format!("*.{domain}"), lab.ip().to_string()];
         let listeners = Listeners::new(lab, options.host.as_ref())?;
-        let (authority, certificate) = match &options.federation {
+        let own_authority;
+        let authority = match &options.federation {
             Some(federation) => {
                 federation.announce(domain, listeners.servers);
-                (federation.authority().pem(), federation.authority().server_pem(&names)?)
+                federation.authority()
             }
             None => {
-                let authority = Authority::new("xmppsync lab")?;
-                (authority.pem(), authority.server_pem(&names)?)
+                own_authority = Authority::new("xmppsync lab")?;
+                &own_authority
             }
         };
+        let (authority, certificate) = (authority.pem(), authority.server_pem(&names)?);
         let accounts = Vec::new();
         let mut xmpp = Self {
             server: None,
@@ -161,7 +163,7 @@ impl XmppServer {
     ///
     /// # Errors
     /// When a node refuses, or does not serve in time.
-    pub fn join(&self, other: &XmppServer) -> Result<()> {
+    pub(crate) fn join(&self, other: &XmppServer) -> Result<()> {
         let cluster =
             self.options.cluster.as_ref().ok_or_else(|| LabError::Invalid("no cluster".to_owned()))?;
         let [own, other] = [self, other].map(|node| node.listeners.client.ip());

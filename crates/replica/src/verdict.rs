@@ -251,11 +251,11 @@ impl Sides {
         if !(there_hides || missing.is_empty() && to_give.is_empty()) {
             return Judgement::Give;
         }
-        // Something was lost, nobody knows where, and it has to be the same on both sides.
-        let is_theirs_of_even = (theirs.standing(), there) > (own.standing(), here);
         let is_theirs = match (here_hides, there_hides) {
-            (false, false) => is_theirs_of_even,
-            _ if self.is_even() => is_theirs_of_even,
+            // Something was lost, nobody knows where, and it has to be the same on both sides.
+            _ if self.is_even() || !(here_hides || there_hides) => {
+                (theirs.standing(), there) > (own.standing(), here)
+            }
             (true, true) => there > here,
             (here_hides, _) => !here_hides,
         };

@@ -38,8 +38,8 @@ pub(super) fn command(
     if options.federation.is_some() {
         command.env("ERL_INETRC", dir.join(RESOLVER));
     }
-    if let Some(node) = &options.cluster {
-        command.args(node.arguments(ip));
+    if let Some(cluster) = &options.cluster {
+        command.args(cluster.arguments(ip));
     }
     command
         .env("ERL_LIBS", libraries()?)

@@ -306,7 +306,7 @@ impl Tree for HostTree<'_> {
         let mut changes = Vec::new();
         for (name, _) in self.attributes(uuid)? {
             let stays = wanted.iter().any(|other| other.atype.eq_ignore_ascii_case(&name));
-            if !stays && !name.eq_ignore_ascii_case(Lost::DISPLACED) {
+            if !stays && !is_mark_of_name(&name) {
                 changes.push(replace(&name, Vec::new()));
             }
         }
@@ -331,7 +331,8 @@ impl Tree for HostTree<'_> {
         let is_state = matches!(change.operation, Operation::Put(_));
         let is_last = change.csn > entry.csn || (is_state && change.csn == entry.csn);
         let stamps = stamps.into_iter().filter(|stamp| is_last && is_stamp(&stamp.modification.atype));
-        let values = values.into_iter().map(|(name, values)| replace(&name, values));
+        let values = values.into_iter().filter(|(name, _)| !(is_state && is_mark_of_name(name)));
+        let values = values.map(|(name, values)| replace(&name, values));
         let changes: Vec<LdapModify> = values.chain(stamps).collect();
         if changes.is_empty() {
             return Ok(());
@@ -391,9 +392,14 @@ impl Tree for HostTree<'_> {
     }
 }
 
-/// What is in a state. Where it comes from, the entry may have another name than it is meant to have, and here not.
+/// Whether the attribute tells that the entry has another name here than it is meant to have. Where a state comes from, that may be
+/// otherwise.
+fn is_mark_of_name(name: &str) -> bool {
+    name.eq_ignore_ascii_case(Lost::DISPLACED)
+}
+
 fn unmarked(request: &LdapAddRequest) -> impl Iterator<Item = &LdapAttribute> {
-    request.attributes.iter().filter(|attribute| !attribute.atype.eq_ignore_ascii_case(Lost::DISPLACED))
+    request.attributes.iter().filter(|attribute| !is_mark_of_name(&attribute.atype))
 }
 
 impl HostTree<'_> {

@@ -84,15 +84,14 @@ pub(crate) fn go<T: Tree>(
 /// An entry of which nothing is known yet, and below which the moves send one that is there: because of one of them a later move
 /// falls away.
 pub(crate) fn lacking<T: Tree>(tree: &mut T, moved: &Moved) -> Result<Option<EntryUuid>, T::Error> {
-    let parents = &moved.parents;
-    for (uuid, parent) in parents {
+    for (uuid, parent) in &moved.parents {
         if tree.node(*uuid)?.is_none() {
             continue;
         }
         let mut seen = BTreeSet::new();
         let mut at = *parent;
         while seen.insert(at) && tree.node(at)?.is_none() {
-            let above = match parents.get(&at) {
+            let above = match moved.parents.get(&at) {
                 Some(above) => Some(*above),
                 None => moves::parent(tree, at)?,
             };
